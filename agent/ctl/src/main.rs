@@ -1,0 +1,3 @@
+//! sirisctl, the command line of a box.
+
+fn main() {}

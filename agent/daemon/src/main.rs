@@ -1,0 +1,3 @@
+//! siris-agent, the daemon on every box.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Effects on the host: tools, files, block devices.

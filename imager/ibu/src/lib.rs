@@ -1,0 +1,1 @@
+//! The signed payload: manifest, signatures, verity tree.

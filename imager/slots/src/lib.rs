@@ -1,0 +1,1 @@
+//! Slots: their layout on disk, their boot state, their one writer.

@@ -1,0 +1,1 @@
+//! The harness and suites that boot the shipped image.
