@@ -1,1 +1,3 @@
 //! Effects on the host: tools, files, block devices.
+
+pub mod cmd;
