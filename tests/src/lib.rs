@@ -1,1 +1,23 @@
 //! The harness and suites that boot the shipped image.
+//!
+//! Owns: virtual machines made of the image as it ships ([`machine`], [`vm`]), snapshots of booted ones
+//! ([`snapshot`]), faults put on their disks from outside ([`disk`]), the cases ([`suites`]) and their runner
+//! ([`run`]).
+//! Never: changes the image under test, asserts how long something took, or leaves a process or file behind.
+//! In: a built image and the builder root with QEMU in it ([`lab::Lab`]). Out: a verdict for each case.
+//!
+//! Errors are read by people and by nothing else here, so the whole crate speaks anyhow.
+
+pub mod accel;
+pub mod case;
+pub mod deadline;
+pub mod disk;
+pub mod guest;
+pub mod lab;
+pub mod machine;
+pub mod qmp;
+pub mod run;
+pub mod serial;
+pub mod snapshot;
+pub mod suites;
+pub mod vm;

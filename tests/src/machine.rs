@@ -1,0 +1,183 @@
+//! What a machine is made of, as data, and as QEMU's arguments.
+//!
+//! Pure: the same specification always gives the same arguments, and names the same snapshot.
+
+use std::path::Path;
+
+/// What starts the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Firmware {
+    /// SeaBIOS.
+    Bios,
+    /// OVMF, without Secure Boot.
+    Uefi,
+}
+
+/// What the OS disk hangs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bus {
+    /// virtio-blk.
+    Virtio,
+    /// AHCI.
+    Sata,
+    /// NVMe. QEMU cannot save such a machine's state.
+    Nvme,
+}
+
+/// A system credential, handed over in SMBIOS type 11.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credential {
+    name: String,
+    value: String,
+}
+
+impl Credential {
+    /// A credential; its value travels as base64, so it may hold anything.
+    pub fn new(name: impl Into<String>, value: impl Into<String>) -> Self {
+        Credential { name: name.into(), value: value.into() }
+    }
+}
+
+/// A machine: everything that decides what a guest sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spec {
+    /// Its firmware.
+    pub firmware: Firmware,
+    /// Its OS disk's bus.
+    pub bus: Bus,
+    /// Its memory.
+    pub memory_mib: u32,
+    /// The size its OS disk is grown to, as when an image is written to a larger disk.
+    pub disk_gib: u32,
+    /// Blank disks beside it, in MiB; virtio, with the serials `data0`, `data1`, ...
+    pub data_disks_mib: Vec<u32>,
+    /// What it is told from outside.
+    pub credentials: Vec<Credential>,
+}
+
+impl Spec {
+    /// A machine nobody can log in to: 2 GiB, a 16 GiB disk, no data disks, no credentials.
+    pub fn bare(firmware: Firmware, bus: Bus) -> Self {
+        Spec { firmware, bus, memory_mib: 2048, disk_gib: 16, data_disks_mib: Vec::new(), credentials: Vec::new() }
+    }
+
+    /// The same machine with one more credential.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.credentials.push(Credential::new(name, value));
+        self
+    }
+
+    /// The same machine with blank disks.
+    #[must_use]
+    pub fn with_data_disks(mut self, sizes_mib: &[u32]) -> Self {
+        self.data_disks_mib = sizes_mib.to_vec();
+        self
+    }
+
+    /// Whether QEMU can save it while it runs.
+    pub fn can_be_saved(&self) -> bool {
+        self.bus != Bus::Nvme
+    }
+
+    /// QEMU's arguments for everything but the accelerator.
+    ///
+    /// `dir` holds the disks (`os.qcow2`, `vars.qcow2`, `data0.qcow2`, ...) and logs, `sockets` the sockets;
+    /// `ssh_port` of the host's loopback leads to the guest's SSH. The guest's network leads nowhere else.
+    pub fn arguments(&self, dir: &Path, sockets: &Path, ssh_port: u16) -> Vec<String> {
+        let (dir, sockets) = (dir.display(), sockets.display());
+        let mut args: Vec<String> = Vec::new();
+        let mut add = |option: &str, value: String| args.extend([option.to_owned(), value]);
+        add("-machine", "q35".into());
+        add("-smp", "2".into());
+        add("-m", self.memory_mib.to_string());
+        add("-display", "none".into());
+        add("-device", "VGA".into());
+        add("-rtc", "base=utc".into());
+        // The chipset's watchdog must reset the machine, as on a real board.
+        add("-global", "ICH9-LPC.noreboot=off".into());
+        add("-device", "virtio-rng-pci".into());
+        add(
+            "-chardev",
+            format!("socket,id=serial,path={sockets}/serial,server=on,wait=off,logfile={dir}/serial.log,logappend=on"),
+        );
+        add("-serial", "chardev:serial".into());
+        add("-qmp", format!("unix:{sockets}/qmp,server=on,wait=off"));
+        add("-netdev", format!("user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{ssh_port}-:22"));
+        add("-device", "virtio-net-pci,netdev=net,romfile=".into());
+        if self.firmware == Firmware::Uefi {
+            add("-drive", "if=pflash,unit=0,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd".into());
+            add("-drive", format!("if=pflash,unit=1,format=qcow2,file={dir}/vars.qcow2"));
+        }
+        // What a guest calls written is safe once QEMU has it: the host does not lose power in these tests.
+        let drive = |id: &str| format!("if=none,id={id},format=qcow2,cache=unsafe,discard=unmap,file={dir}/{id}.qcow2");
+        add("-drive", drive("os"));
+        add(
+            "-device",
+            match self.bus {
+                Bus::Virtio => "virtio-blk-pci,drive=os,serial=os,bootindex=0".into(),
+                Bus::Sata => "ide-hd,drive=os,bus=ide.0,serial=os,bootindex=0".into(),
+                Bus::Nvme => "nvme,drive=os,serial=os,bootindex=0".into(),
+            },
+        );
+        for number in 0..self.data_disks_mib.len() {
+            add("-drive", drive(&format!("data{number}")));
+            add("-device", format!("virtio-blk-pci,drive=data{number},serial=data{number}"));
+        }
+        for Credential { name, value } in &self.credentials {
+            // A comma ends a value of QEMU's unless it is doubled; base64 has none.
+            add("-smbios", format!("type=11,value=io.systemd.credential.binary:{name}={}", base64(value.as_bytes())));
+        }
+        args.extend(["-nodefaults".to_owned(), "-no-user-config".to_owned()]);
+        args
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for chunk in bytes.chunks(3) {
+        let word = chunk.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            let sextet = (word >> (18 - 6 * place)) & 63;
+            out.push(if place <= chunk.len() { char::from(ALPHABET[sextet as usize]) } else { '=' });
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{Bus, Firmware, Spec, base64};
+
+    #[test]
+    fn base64_is_that_of_rfc_4648() {
+        let pairs = [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+            ("foobar", "Zm9vYmFy"),
+        ];
+        for (plain, coded) in pairs {
+            assert_eq!(base64(plain.as_bytes()), coded);
+        }
+    }
+
+    #[test]
+    fn a_credential_with_commas_reaches_qemu_whole() {
+        let spec = Spec::bare(Firmware::Bios, Bus::Sata).with("network.network.x", "[Match]\nName=a,b");
+        let args = spec.arguments(Path::new("/d"), Path::new("/s"), 1);
+        assert!(
+            args.contains(
+                &"type=11,value=io.systemd.credential.binary:network.network.x=W01hdGNoXQpOYW1lPWEsYg==".into()
+            )
+        );
+        assert!(args.iter().any(|a| a.starts_with("ide-hd,drive=os")));
+        assert!(!args.iter().any(|a| a.contains("pflash")));
+    }
+}

@@ -1,0 +1,146 @@
+//! The runner: takes cases, runs two at a time, keeps what a failure needs, counts.
+//!
+//! Two machines at once is what two cores of emulation carry. Cases that need the whole machine come last, one
+//! after the other.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow};
+
+use crate::case::{Case, Tier};
+use crate::deadline;
+use crate::lab::{Bench, Lab};
+
+/// How many lines of a failed machine's console are printed.
+const TAIL_LINES: usize = 25;
+
+/// How one case went.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Its title.
+    pub title: String,
+    /// What did not hold.
+    pub failure: Option<String>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Runs the cases, at most `jobs` at a time, and prints each as it ends.
+///
+/// # Errors
+/// When the run is interrupted.
+pub fn run(lab: &Lab, cases: &[Case], jobs: usize) -> Result<Vec<Outcome>> {
+    let outcomes = Mutex::new(Vec::new());
+    let (alone, beside): (Vec<&Case>, Vec<&Case>) = cases.iter().partition(|case| case.alone);
+    for (queue, workers) in [(beside, jobs.max(1)), (alone, 1)] {
+        let queue = Mutex::new(queue.into_iter());
+        thread::scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(|| {
+                    while let Some(case) = next(&queue) {
+                        let outcome = run_one(lab, case);
+                        report(&outcome);
+                        outcomes.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(outcome);
+                    }
+                });
+            }
+        });
+    }
+    if deadline::interrupted() {
+        return Err(anyhow!("interrupted"));
+    }
+    Ok(outcomes.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()))
+}
+
+fn next<'c>(queue: &Mutex<impl Iterator<Item = &'c Case>>) -> Option<&'c Case> {
+    if deadline::interrupted() {
+        return None;
+    }
+    queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next()
+}
+
+fn run_one(lab: &Lab, case: &Case) -> Outcome {
+    let start = Instant::now();
+    let failure = match Bench::new(lab) {
+        Err(error) => Some(format!("{error:#}")),
+        Ok(bench) => {
+            let result =
+                catch_unwind(AssertUnwindSafe(|| (case.check)(&bench))).unwrap_or_else(|_| Err(anyhow!("panicked")));
+            result.err().map(|error| with_consoles(&bench, case, format!("{error:#}")))
+        }
+    };
+    Outcome { title: case.title(), failure, took: start.elapsed() }
+}
+
+fn with_consoles(bench: &Bench<'_>, case: &Case, mut failure: String) -> String {
+    let folder: String = case.title().chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
+    match bench.keep_logs(&bench.lab.failed().join(folder)) {
+        Err(error) => failure.push_str(&format!("\n(its logs are lost: {error:#})")),
+        Ok(logs) => {
+            for log in logs {
+                let text = fs::read(&log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+                let lines: Vec<&str> = text.lines().collect();
+                let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
+                // Writing to a string cannot fail.
+                let _ = write!(failure, "\n--- the end of {} ---\n{tail}", log.display());
+            }
+        }
+    }
+    failure
+}
+
+fn report(outcome: &Outcome) {
+    let seconds = outcome.took.as_secs_f64();
+    match &outcome.failure {
+        None => println!("ok     {seconds:6.1} s  {}", outcome.title),
+        Some(failure) => println!("FAILED {seconds:6.1} s  {}\n{}", outcome.title, indented(failure)),
+    }
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}\n")).collect()
+}
+
+/// What a proof says of the cases that cargo runs.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counts {
+    /// Passed.
+    pub passed: usize,
+    /// Failed.
+    pub failed: usize,
+    /// Left out.
+    pub skipped: usize,
+}
+
+/// The table of a run, for `tests/PROOF.md`.
+pub fn proof(tier: Tier, image: &str, machine: &str, cargo: Counts, outcomes: &[Outcome], took: Duration) -> String {
+    let failed = outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
+    let mut rows: Vec<String> = outcomes
+        .iter()
+        .map(|o| {
+            format!(
+                "| {} | {} | {:.0} s |",
+                o.title.replace('|', "/"),
+                if o.failure.is_some() { "FAILED" } else { "ok" },
+                o.took.as_secs_f64()
+            )
+        })
+        .collect();
+    rows.sort();
+    format!(
+        "# Proof\n\nMade by `cargo xtask test --{}` in {} min on {machine}; image {image}.\n\n\
+         - unit, golden, property and private-bus cases: {} passed, {} failed\n\
+         - cases below: {} passed, {failed} failed\n\n| case | result | time |\n|---|---|---|\n{}\n",
+        tier.name(),
+        took.as_secs().div_ceil(60),
+        cargo.passed,
+        cargo.failed,
+        outcomes.len() - failed,
+        rows.join("\n")
+    )
+}

@@ -1,0 +1,119 @@
+//! The machine's serial console: what it said, and a keyboard.
+//!
+//! Owns: the log QEMU writes and the socket it listens on. Reads come from the log, so that nothing is lost while
+//! no one listens; the socket is only typed on (and drained, or QEMU would wait for its reader).
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::deadline;
+
+/// One machine's console.
+#[derive(Debug)]
+pub struct Serial {
+    log: PathBuf,
+    keyboard: UnixStream,
+    mark: usize,
+}
+
+impl Serial {
+    /// Connects to the socket QEMU has made.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn connect(socket: &Path, log: PathBuf) -> Result<Self> {
+        let keyboard = UnixStream::connect(socket).context("connect to the serial console")?;
+        let mut drain = keyboard.try_clone()?;
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while matches!(drain.read(&mut bytes), Ok(read) if read > 0) {}
+        });
+        Ok(Serial { log, keyboard, mark: 0 })
+    }
+
+    /// Everything said so far, without terminal control sequences.
+    pub fn text(&self) -> String {
+        plain(&String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()))
+    }
+
+    /// What was said since the last [`Serial::forget`].
+    pub fn since_mark(&self) -> String {
+        let text = self.text();
+        text.get(self.mark..).unwrap_or_default().to_owned()
+    }
+
+    /// Later waits look only at what is said from here on.
+    pub fn forget(&mut self) {
+        self.mark = self.text().len();
+    }
+
+    /// Waits until one of the texts was said since the mark, and moves the mark behind it. Returns its index.
+    ///
+    /// # Errors
+    /// When none was within the limit.
+    pub fn wait_any(&mut self, texts: &[&str], limit: Duration) -> Result<usize> {
+        let (index, end) = deadline::until(limit, &format!("{texts:?} on the console"), || {
+            let said = self.since_mark();
+            let found = texts.iter().enumerate().filter_map(|(i, t)| said.find(t).map(|at| (at + t.len(), i))).min();
+            Ok(found.map(|(end, index)| (index, self.mark + end)))
+        })?;
+        self.mark = end;
+        Ok(index)
+    }
+
+    /// Waits until `text` was said since the mark.
+    ///
+    /// # Errors
+    /// When it was not within the limit.
+    pub fn wait(&mut self, text: &str, limit: Duration) -> Result<()> {
+        self.wait_any(&[text], limit).map(drop)
+    }
+
+    /// Types, as a person would: the receiver of a boot loader's keystrokes has a tiny buffer.
+    ///
+    /// # Errors
+    /// When QEMU is gone.
+    pub fn type_text(&mut self, text: &str) -> Result<()> {
+        for byte in text.bytes() {
+            self.keyboard.write_all(&[byte]).context("type on the serial console")?;
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+/// `text` without ANSI control sequences, carriage returns and other control characters.
+fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\u{1b}' => match chars.next() {
+                Some('[') => while chars.next().is_some_and(|c| !('@'..='~').contains(&c)) {},
+                Some(']') => while chars.next().is_some_and(|c| c != '\u{7}' && c != '\u{1b}') {},
+                _ => {}
+            },
+            '\n' | '\t' => out.push(c),
+            c if c.is_control() => {}
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plain;
+
+    #[test]
+    fn control_sequences_do_not_hide_words() {
+        assert_eq!(plain("[\u{1b}[0;32m  OK  \u{1b}[0m] Reached\r\n"), "[  OK  ] Reached\n");
+        assert_eq!(plain("\u{1b}]3008;start=1\u{7}x\u{1b}[2J\u{1b}[1;1Hlogin:"), "xlogin:");
+    }
+}

@@ -1,0 +1,112 @@
+//! Booted machines that are kept, so that a suite boots once.
+//!
+//! A snapshot is a folder of the cache: the disks as they were, frozen, and the machine's state. Machines made from
+//! it lay overlays over the frozen disks, so any number can run from one. The folder is named by everything that
+//! went into it (image, machine, accelerator), and comes into being under its final name when it is whole.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::lab::{Bench, Lab, remove_dir};
+use crate::machine::Spec;
+use crate::vm::{Machine, Vm};
+
+/// How many snapshots are kept; the ones unused for the longest go first.
+const KEPT: usize = 4;
+
+/// A machine of that kind, booted, healthy, with a shell; boots one first if there is no snapshot yet.
+///
+/// # Errors
+/// When it does not boot, or cannot be saved or restored.
+pub fn booted<'a>(bench: &Bench<'a>, spec: &Spec) -> Result<Vm<'a>> {
+    restored(bench, spec, "healthy", |vm| {
+        vm.wait_healthy()?;
+        vm.guest.disconnect();
+        Ok(())
+    })
+    .and_then(|mut vm| {
+        vm.guest.connect(std::time::Duration::from_secs(60))?;
+        // Its clock stood still in the meantime.
+        vm.guest.ok(&format!("date -s @{} >/dev/null", time_now()?))?;
+        Ok(vm)
+    })
+}
+
+/// A machine of that kind in the state that `prepare` brings it to.
+///
+/// # Errors
+/// When `prepare` fails, or the machine cannot be saved or restored.
+pub fn restored<'a>(
+    bench: &Bench<'a>,
+    spec: &Spec,
+    state: &str,
+    prepare: impl FnOnce(&mut Vm<'a>) -> Result<()>,
+) -> Result<Vm<'a>> {
+    ensure!(spec.can_be_saved(), "such a machine cannot be saved: {spec:?}");
+    let saved = {
+        let _one_at_a_time = bench.lab.snapshots.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let saved = place(bench.lab, spec, state)?;
+        if !saved.exists() {
+            make(bench, spec, &saved, prepare).context("make a snapshot of a booted machine")?;
+        }
+        // Marks it as used.
+        fs::write(saved.join("used"), "")?;
+        saved
+    };
+    Machine::continuing(bench, spec.clone(), &saved)?.resume(&saved.join("state"))
+}
+
+fn place(lab: &Lab, spec: &Spec, state: &str) -> Result<PathBuf> {
+    let mut hash = Sha256::new();
+    hash.update(format!("1 {} {state} {} {spec:?} {}", lab.image_identity()?, lab.accel().name(), lab.public_key()?));
+    Ok(lab.cache().join(format!("booted-{}", &hex::encode(hash.finalize())[..16])))
+}
+
+fn make<'a>(
+    bench: &Bench<'a>,
+    spec: &Spec,
+    saved: &PathBuf,
+    prepare: impl FnOnce(&mut Vm<'a>) -> Result<()>,
+) -> Result<()> {
+    drop_old(bench.lab)?;
+    let mut vm = Machine::new(bench, spec.clone())?.start()?;
+    prepare(&mut vm)?;
+    let half = saved.with_extension("half");
+    remove_dir(&half)?;
+    fs::create_dir_all(&half)?;
+    vm.qmp.save_state(&half.join("state"))?;
+    let names = vm.machine().disk_names();
+    let disks: Vec<_> =
+        names.iter().map(|name| (vm.machine().disk(name), half.join(format!("{name}.qcow2")))).collect();
+    vm.qmp.execute("query-status", json!({}))?;
+    drop(vm.cut_power()?);
+    for (from, to) in disks {
+        fs::rename(&from, &to).with_context(|| format!("keep {}", from.display()))?;
+    }
+    fs::rename(&half, saved)?;
+    Ok(())
+}
+
+fn drop_old(lab: &Lab) -> Result<()> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(lab.cache())? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("booted-") {
+            let used = fs::metadata(entry.path().join("used")).and_then(|meta| meta.modified()).ok();
+            found.push((used, entry.path()));
+        }
+    }
+    found.sort();
+    for (_, path) in found.iter().rev().skip(KEPT - 1) {
+        remove_dir(path)?;
+    }
+    Ok(())
+}
+
+fn time_now() -> Result<u64> {
+    Ok(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs())
+}
