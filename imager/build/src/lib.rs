@@ -1,1 +1,25 @@
 //! From a profile to an image.
+//!
+//! profile + lock -> package files -> builder root, base root -> ZFS modules, agent, initrd, GRUB -> root image with
+//! its verity tree -> boot image -> signed manifest -> disk image. Every arrow is a cached layer named by the digest
+//! of what went into it; a layer is complete or absent.
+//!
+//! This crate runs on a build machine only. What writes slots and disks is shared with the box: `siris-slots`.
+
+pub mod archive;
+pub mod cache;
+pub mod error;
+pub mod image;
+pub mod keys;
+pub mod lock;
+pub mod parts;
+pub mod profile;
+pub mod progress;
+pub mod rootfs;
+pub mod roots;
+pub mod sbom;
+
+pub use error::BuildError;
+pub use image::{Built, Request, build, tools, update};
+pub use profile::{Profile, Profiles};
+pub use progress::Progress;

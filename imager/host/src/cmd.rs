@@ -61,6 +61,7 @@ tools! {
     Qemu = "qemu-system-x86_64", "qemu-system-x86";
     QemuImg = "qemu-img", "qemu-utils";
     QemuIo = "qemu-io", "qemu-utils";
+    Rustc = "rustc", "rustc";
     Ssh = "ssh", "openssh-client";
     SshKeygen = "ssh-keygen", "openssh-client";
     Sudo = "sudo", "sudo";

@@ -1,3 +1,4 @@
 //! Effects on the host: tools, files, block devices.
 
 pub mod cmd;
+pub mod files;

@@ -1,0 +1,79 @@
+//! Everything that can stop a build.
+
+use std::path::{Path, PathBuf};
+
+use siris_host::cmd::CmdError;
+use siris_host::files::FileError;
+
+use crate::archive::ArchiveError;
+use crate::cache::CacheError;
+use crate::lock::LockError;
+use crate::profile::ProfileError;
+
+/// Why there is no image. A variant is named for the step that failed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "fields are the message's parts")]
+pub enum BuildError {
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    #[error("the {step} step failed; its log is {}", .log.display())]
+    Step {
+        step: &'static str,
+        log: PathBuf,
+        #[source]
+        source: CmdError,
+    },
+    #[error("{what} failed")]
+    Tool {
+        what: &'static str,
+        #[source]
+        source: CmdError,
+    },
+    #[error("cannot {what} {}", .path.display())]
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot write an artefact")]
+    File(#[from] FileError),
+    #[error("building needs root rights to make root file systems: run it as root or through sudo")]
+    NotRoot,
+    #[error("the built root lacks {what}")]
+    Incomplete { what: String },
+    #[error("{what}: {message}")]
+    Payload { what: &'static str, message: String },
+    #[error("only {free} MiB are free for {}, and a build needs {need} MiB: make room, or point {variable} elsewhere", .path.display())]
+    NoSpace { path: PathBuf, free: u64, need: u64, variable: &'static str },
+}
+
+impl BuildError {
+    /// The stable code of this error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            BuildError::Profile(_) => "bad-profile",
+            BuildError::Lock(_) => "bad-lock",
+            BuildError::Archive(ArchiveError::Unreachable { .. } | ArchiveError::Fetch { .. }) => "archive-unreachable",
+            BuildError::Archive(_) => "archive-failed",
+            BuildError::Cache(_) => "cache-failed",
+            BuildError::Step { source, .. } | BuildError::Tool { source, .. } => source.code(),
+            BuildError::Io { .. } | BuildError::File(_) => "io-failed",
+            BuildError::NotRoot => "not-root",
+            BuildError::Incomplete { .. } => "incomplete-root",
+            BuildError::Payload { .. } => "bad-payload",
+            BuildError::NoSpace { .. } => "no-space",
+        }
+    }
+
+    pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> BuildError {
+        let path = path.to_owned();
+        move |source| BuildError::Io { what, path, source }
+    }
+}

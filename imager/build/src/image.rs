@@ -1,0 +1,196 @@
+//! The pipeline: which layer needs which, and where artefacts go.
+
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use siris_host::cmd::Root;
+use siris_ibu::Version;
+
+use crate::archive::{Mirrors, Store, Wish};
+use crate::cache::{Cache, Layer};
+use crate::error::BuildError;
+use crate::keys;
+use crate::lock::Lock;
+use crate::parts::{Parts, kernel_release, zfs_sources};
+use crate::profile::{Profile, Profiles};
+use crate::progress::Progress;
+use crate::rootfs::RootInput;
+use crate::roots::{Roots, builder};
+
+/// What to build, and where.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The checkout the sources and profiles are in.
+    pub checkout: PathBuf,
+    /// The profile's name.
+    pub profile: String,
+    /// The image's version.
+    pub version: Version,
+    /// Where artefacts go: a directory of this profile's own.
+    pub out: PathBuf,
+}
+
+impl Request {
+    /// Artefacts under `target/siris/PROFILE` of the checkout.
+    pub fn new(checkout: impl Into<PathBuf>, profile: &str, version: Version) -> Self {
+        let checkout = checkout.into();
+        let out = checkout.join("target/siris").join(profile);
+        Request { checkout, profile: profile.to_owned(), version, out }
+    }
+}
+
+/// Everything opened that a build needs.
+struct Session {
+    profiles: Profiles,
+    profile: Profile,
+    cache: Cache,
+    store: Store,
+}
+
+impl Session {
+    fn open(checkout: &Path, profile: &str, progress: &Progress) -> Result<Session, BuildError> {
+        let profiles = Profiles::new(checkout.join("image-profiles"));
+        let profile = profiles.load(profile)?;
+        if !rustix::process::geteuid().is_root() {
+            return Err(BuildError::NotRoot);
+        }
+        let cache = Cache::open(&Cache::default_dir()?, || progress.line("waiting for another build to end ..."))?;
+        let store = Store::new(cache.dir().join("store"), Mirrors::find(&profile.mirror)?);
+        Ok(Session { profiles, profile, cache, store })
+    }
+
+    fn wanted(&self) -> Vec<String> {
+        let mut wanted = self.profile.packages.clone();
+        wanted.push(self.profile.kernel.clone());
+        wanted.sort();
+        wanted
+    }
+
+    fn builder_lock(&self) -> Result<(Lock, Vec<String>), BuildError> {
+        let (install, unpack) = self.profiles.builder()?;
+        let wanted: Vec<String> = install.iter().chain(&unpack).cloned().collect();
+        Ok((Lock::load(self.profiles.dir(), "builder", &self.profile.suite, &wanted)?, install))
+    }
+
+    fn builder(&self, progress: &Progress) -> Result<(Layer, Lock), BuildError> {
+        let (lock, install) = self.builder_lock()?;
+        let roots = Roots { cache: &self.cache, store: &self.store, progress };
+        Ok((roots.make("builder", &lock, &install)?, lock))
+    }
+}
+
+/// Resolves the packages of a profile and of the builder anew and writes their locks. Returns what changed, a line
+/// each.
+///
+/// # Errors
+/// When the archive cannot be reached or a package cannot be installed.
+pub fn update(checkout: &Path, profile: &str, progress: &Progress) -> Result<Vec<String>, BuildError> {
+    let session = Session::open(checkout, profile, progress)?;
+    let dir = session.profiles.dir();
+    let (install, unpack) = session.profiles.builder()?;
+    let tools: Vec<String> = install.into_iter().chain(unpack).collect();
+    let mut changes = Vec::new();
+    for (name, packages) in [("builder", tools), (session.profile.lock.as_str(), session.wanted())] {
+        let step = progress.step(&format!("resolving {name}"));
+        let old = Lock::load(dir, name, &session.profile.suite, &packages).ok();
+        let wish = Wish { name, suite: &session.profile.suite, components: &session.profile.components, packages: &packages };
+        let mut new = session.store.resolve(&wish)?;
+        if let Some(old) = &old {
+            if old.packages == new.packages {
+                // Nothing moved: the old time stamp keeps every byte built from it.
+                new.epoch = old.epoch;
+            }
+            changes.extend(differences(name, old, &new));
+        }
+        new.save(dir, name)?;
+        let bytes: u64 = new.packages.iter().map(|p| p.size).sum();
+        step.done(format!("{} packages, {}", new.packages.len(), crate::roots::megabytes(bytes)));
+    }
+    Ok(changes)
+}
+
+fn differences(name: &str, old: &Lock, new: &Lock) -> Vec<String> {
+    let mut lines = Vec::new();
+    for package in &new.packages {
+        match old.package(&package.name) {
+            None => lines.push(format!("{name}: + {} {}", package.name, package.version)),
+            Some(before) if before.version != package.version => {
+                lines.push(format!("{name}:   {} {} -> {}", package.name, before.version, package.version));
+            }
+            Some(_) => {}
+        }
+    }
+    let gone = old.packages.iter().filter(|p| new.package(&p.name).is_none());
+    lines.extend(gone.map(|p| format!("{name}: - {} {}", p.name, p.version)));
+    lines
+}
+
+/// The builder root, for running QEMU and other tools out of it.
+///
+/// # Errors
+/// When it has to be made and cannot be.
+pub fn tools(checkout: &Path, progress: &Progress) -> Result<Root, BuildError> {
+    let session = Session::open(checkout, "siris", progress)?;
+    Ok(builder(&session.builder(progress)?.0))
+}
+
+/// Builds an image.
+///
+/// # Errors
+/// [`BuildError`]; nothing is then left under an artefact's final name.
+pub fn build(request: &Request, progress: &Progress) -> Result<Built, BuildError> {
+    let session = Session::open(&request.checkout, &request.profile, progress)?;
+    let wanted = session.wanted();
+    let lock = Lock::load(session.profiles.dir(), &session.profile.lock, &session.profile.suite, &wanted)?;
+    let key = keys::development(&keys::default_dir()?)?;
+    if key.created {
+        progress.line(format!("made a DEVELOPMENT key, {}: never ship what it signs", key.public_file.display()));
+    }
+    let roots = Roots { cache: &session.cache, store: &session.store, progress };
+    let (builder_and_zfs, base) = thread::scope(|scope| {
+        let tools = scope.spawn(|| -> Result<(Layer, Layer), BuildError> {
+            let (builder, builder_lock) = session.builder(progress)?;
+            let parts = Parts { cache: &session.cache, progress, builder: &builder, epoch: lock.epoch };
+            let kernel = kernel_release(&builder)?;
+            let zfs = parts.zfs_modules(&zfs_sources(&session.store, &builder_lock)?, &kernel)?;
+            Ok((builder, zfs))
+        });
+        let base = roots.make(&session.profile.lock, &lock, &wanted);
+        (tools.join(), base)
+    });
+    // A panic in the other thread is this program's own fault and goes on here.
+    let (builder, zfs) = builder_and_zfs.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    let base = base?;
+    let kernel = kernel_release(&base)?;
+    if !zfs.path.join("modules").join(&kernel).exists() {
+        return Err(BuildError::Incomplete { what: format!("ZFS modules for its kernel {kernel}: run `cargo xtask update`") });
+    }
+    let parts = Parts { cache: &session.cache, progress, builder: &builder, epoch: lock.epoch };
+    let agent = parts.agent(&request.checkout, &request.checkout.join("target/siris/cargo"))?;
+    let initrd = parts.initrd(&base, &kernel, &session.profiles.dir().join("base/initrd/90siris"))?;
+    let grub = parts.grub()?;
+    let keys = [key.public_file.clone()];
+    let root = RootInput {
+        profile: &session.profile,
+        version: &request.version,
+        kernel: &kernel,
+        profiles: session.profiles.dir(),
+        builder: &builder,
+        base: &base,
+        zfs: &zfs,
+        agent: &agent,
+        grub: &grub,
+        keys: &keys,
+        epoch: lock.epoch,
+    };
+    let root = root.image(&session.cache, progress)?;
+    let _ = (initrd, root);
+    Ok(Built { raw: PathBuf::new() })
+}
+
+/// What a build made.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// The disk image.
+    pub raw: PathBuf,
+}

@@ -1,0 +1,226 @@
+//! The parts compiled or generated inside the builder: ZFS modules, the agent, the initrd, GRUB.
+//!
+//! Owns: how each is made, and what it is keyed by.
+//! Never: writes into the image's root. Each part is a layer that the root or the disk is put together from.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use siris_host::cmd::{Cmd, Root, Tool};
+
+use crate::cache::{Cache, Key, Layer};
+use crate::error::BuildError;
+use crate::lock::Lock;
+use crate::progress::Progress;
+use crate::roots::builder;
+
+/// Raised when a recipe below changes.
+const RECIPE: u32 = 4;
+
+/// What every part needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts<'a> {
+    /// Where layers are.
+    pub cache: &'a Cache,
+    /// Whom to tell.
+    pub progress: &'a Progress,
+    /// The builder root.
+    pub builder: &'a Layer,
+    /// Seconds since 1970 that everything is stamped with.
+    pub epoch: u64,
+}
+
+impl Parts<'_> {
+    /// A shell script in the builder, with a log.
+    fn script(&self, root: &Root, step: &'static str, log: &Path, script: &str, args: &[&str]) -> Result<(), BuildError> {
+        Cmd::new(Tool::Bash)
+            .clean_env()
+            .env("SOURCE_DATE_EPOCH", self.epoch.to_string())
+            .env("TZ", "UTC")
+            .args(["-euo", "pipefail", "-c", &format!("umask 022\n{script}"), step])
+            .args(args)
+            .in_root(root)
+            .log(log)
+            .run()
+            .map_err(|source| BuildError::Step { step, log: log.to_owned(), source })
+    }
+
+    /// ZFS's kernel modules for `kernel`, from the sources of the locked `zfs-dkms` package file.
+    ///
+    /// # Errors
+    /// When the builder has no headers for this kernel, or the build fails.
+    pub fn zfs_modules(&self, sources: &Path, kernel: &str) -> Result<Layer, BuildError> {
+        let headers = self.builder.path.join("root/usr/lib/modules").join(kernel).join("build");
+        if !headers.is_symlink() {
+            return Err(BuildError::Incomplete {
+                what: format!("headers for the image's kernel {kernel} (in the builder): run `cargo xtask update`"),
+            });
+        }
+        let package = sources.file_name().unwrap_or_default().to_string_lossy();
+        let key = Key::new().with("recipe", RECIPE).with("builder", self.builder.digest).with("kernel", kernel).with("sources", package);
+        self.cache.layer("zfs", &key, |half| {
+            let step = self.progress.step(&format!("ZFS modules for {kernel}"));
+            let unpacked = half.join("sources");
+            let unpack = Cmd::new(Tool::DpkgDeb).arg("--extract").args([sources, &unpacked]).run();
+            unpack.map_err(|source| BuildError::Tool { what: "unpacking ZFS's sources", source })?;
+            let root = builder(self.builder).bind(half, "/siris/zfs");
+            let log = half.join("log");
+            self.script(
+                &root,
+                "zfs",
+                &log,
+                r#"cd /siris/zfs/sources/usr/src/zfs-*
+                ./configure --prefix=/usr --with-config=kernel --disable-debug \
+                    --with-linux="$(readlink -f /usr/lib/modules/$1/source)" --with-linux-obj="$(readlink -f /usr/lib/modules/$1/build)"
+                make -j"$(nproc)"
+                mkdir -p "/siris/zfs/modules/$1/extra"
+                for module in module/*.ko; do
+                    strip --strip-debug -o "/siris/zfs/modules/$1/extra/${module##*/}" "$module"
+                done
+                test -e "/siris/zfs/modules/$1/extra/zfs.ko"
+                rm -rf /siris/zfs/sources"#,
+                &[kernel],
+            )?;
+            step.done("compiled");
+            Ok(())
+        })
+    }
+
+    /// The agent and its command line, linked against the libraries of the target's suite.
+    ///
+    /// `checkout` is the workspace, `target` keeps the compiler's intermediate results.
+    ///
+    /// # Errors
+    /// When the compiler fails.
+    pub fn agent(&self, checkout: &Path, target: &Path) -> Result<Layer, BuildError> {
+        let mut key = Key::new().with("recipe", RECIPE).with("builder", self.builder.digest);
+        for input in ["Cargo.toml", "Cargo.lock", "agent", "imager/host", "imager/ibu", "imager/slots"] {
+            key = key.with_files(&checkout.join(input))?;
+        }
+        self.cache.layer("agent", &key, |half| {
+            let step = self.progress.step("agent");
+            let sysroot = Cmd::new(Tool::Rustc).args(["--print", "sysroot"]).cwd(checkout).text();
+            let sysroot = sysroot.map_err(|source| BuildError::Tool { what: "asking for the Rust toolchain", source })?;
+            let cargo_home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+            let cargo_home = cargo_home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+            let cargo_home = cargo_home.ok_or_else(|| BuildError::Incomplete { what: "CARGO_HOME or HOME".into() })?;
+            let fetch = Cmd::new(Tool::Cargo).args(["fetch", "--locked", "--quiet"]).cwd(checkout).run();
+            fetch.map_err(|source| BuildError::Tool { what: "fetching crates", source })?;
+            fs::create_dir_all(target).map_err(BuildError::io("make", target))?;
+            let root = builder(self.builder)
+                .bind(checkout, "/siris/checkout")
+                .bind(target, "/siris/target")
+                .bind(cargo_home, "/siris/cargo")
+                .bind(sysroot.trim(), "/siris/rust")
+                .bind(half, "/siris/out");
+            let log = half.join("log");
+            self.script(
+                &root,
+                "agent",
+                &log,
+                r#"export PATH=/siris/rust/bin:$PATH CARGO_HOME=/siris/cargo CARGO_TARGET_DIR=/siris/target
+                export RUSTFLAGS="--remap-path-prefix=/siris/checkout=. --remap-path-prefix=/siris/cargo=cargo --remap-path-prefix=/siris/rust=rust"
+                cd /siris/checkout
+                cargo build --release --offline --locked -p siris-agent -p sirisctl --features siris-agent/libzetta
+                install -D -m 755 /siris/target/release/siris-agent /siris/out/root/usr/libexec/siris/siris-agent
+                install -D -m 755 /siris/target/release/sirisctl /siris/out/root/usr/bin/sirisctl
+                sirisctl=/siris/out/root/usr/bin/sirisctl
+                mkdir -p /siris/out/root/usr/share/bash-completion/completions /siris/out/root/usr/share/man/man1
+                $sirisctl completions bash > /siris/out/root/usr/share/bash-completion/completions/sirisctl
+                $sirisctl man /siris/out/root/usr/share/man/man1"#,
+                &[],
+            )?;
+            step.done("compiled");
+            Ok(())
+        })
+    }
+
+    /// The initrd for `kernel` out of the image's base: every storage driver, verity, our module; no network, no shell.
+    ///
+    /// # Errors
+    /// When dracut fails.
+    pub fn initrd(&self, base: &Layer, kernel: &str, module: &Path) -> Result<Layer, BuildError> {
+        let key = Key::new().with("recipe", RECIPE).with("builder", self.builder.digest).with("base", base.digest).with_files(module)?;
+        self.cache.layer("initrd", &key, |half| {
+            let step = self.progress.step("initrd");
+            let image = base.path.join("root");
+            let root = builder(self.builder)
+                .bind(image.join("usr/lib/modules"), "/usr/lib/modules")
+                .bind(image.join("usr/lib/firmware"), "/usr/lib/firmware")
+                .bind(module, "/siris/90siris")
+                .bind(half, "/siris/out");
+            let log = half.join("log");
+            self.script(
+                &root,
+                "initrd",
+                &log,
+                r#"work=$(mktemp -d); trap 'rm -rf "$work" /usr/lib/dracut/modules.d/90siris' EXIT
+                rm -rf /usr/lib/dracut/modules.d/90siris
+                cp -r --no-preserve=all /siris/90siris /usr/lib/dracut/modules.d/90siris
+                chmod 755 /usr/lib/dracut/modules.d/90siris/*.sh
+                dracut --force --no-hostonly --no-hostonly-cmdline --no-hostonly-i18n --reproducible --kver "$1" --tmpdir "$work" \
+                    --early-microcode --compress "zstd -9 -T1" --filesystems "erofs ext4 overlay" \
+                    --add "systemd systemd-veritysetup siris" \
+                    --omit "network network-manager systemd-networkd systemd-resolved plymouth i18n lvm mdraid dmraid crypt nfs
+                        iscsi nvmf zfs resume multipath btrfs biosdevname kernel-network-modules busybox caps
+                        systemd-cryptsetup tpm2-tss pcsc fido2 pkcs11 systemd-pcrphase dracut-systemd lunmask bluetooth fips" \
+                    /siris/out/initrd
+                chmod 644 /siris/out/initrd
+                ! grep -E "^dracut(\[E\]|-install: ERROR)" /siris/out/log"#,
+                &[kernel],
+            )?;
+            let size = fs::metadata(half.join("initrd")).map(|m| m.len()).unwrap_or_default();
+            step.done(crate::roots::megabytes(size));
+            Ok(())
+        })
+    }
+
+    /// GRUB for both firmwares, which reads `/siris/grub.cfg` of the partition it was started from.
+    ///
+    /// # Errors
+    /// When `grub-mkimage` fails.
+    pub fn grub(&self) -> Result<Layer, BuildError> {
+        let key = Key::new().with("recipe", RECIPE).with("builder", self.builder.digest).with("modules", GRUB_MODULES);
+        self.cache.layer("grub", &key, |half| {
+            let step = self.progress.step("GRUB");
+            let root = builder(self.builder).bind(half, "/siris/out");
+            self.script(
+                &root,
+                "grub",
+                &half.join("log"),
+                r#"cp --no-preserve=all /usr/lib/grub/i386-pc/boot.img /siris/out/boot.img
+                grub-mkimage -O i386-pc -p '(,gpt2)/siris' -o /siris/out/core.img biosdisk serial $1
+                grub-mkimage -O x86_64-efi -p /siris -o /siris/out/BOOTX64.EFI efi_gop $1"#,
+                &[GRUB_MODULES],
+            )?;
+            step.done("two firmwares");
+            Ok(())
+        })
+    }
+}
+
+/// Everything `grub.cfg` and `slot.cfg` use; nothing is loaded from disk later.
+const GRUB_MODULES: &str = "part_gpt fat normal linux echo test true regexp loadenv probe hashsum gcry_sha256 sleep terminal boot configfile minicmd all_video";
+
+/// The release of the one kernel in a root.
+///
+/// # Errors
+/// When there is none, or more than one.
+pub fn kernel_release(base: &Layer) -> Result<String, BuildError> {
+    let dir = base.path.join("root/usr/lib/modules");
+    let entries = fs::read_dir(&dir).map_err(BuildError::io("read", &dir))?;
+    let mut releases: Vec<String> = entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect();
+    match (releases.pop(), releases.is_empty()) {
+        (Some(release), true) => Ok(release),
+        _ => Err(BuildError::Incomplete { what: "exactly one kernel".into() }),
+    }
+}
+
+/// The package file that holds ZFS's sources.
+///
+/// # Errors
+/// When the lock does not name it.
+pub fn zfs_sources(store: &crate::archive::Store, lock: &Lock) -> Result<PathBuf, BuildError> {
+    let package = lock.package("zfs-dkms").ok_or_else(|| BuildError::Incomplete { what: "zfs-dkms in the builder's lock".into() })?;
+    Ok(store.file(package))
+}
