@@ -4,6 +4,7 @@
 //! handshake costs seconds under emulation.
 
 use std::fmt;
+use std::fs;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::thread;
@@ -108,20 +109,22 @@ impl<'a> Guest<'a> {
     pub fn disconnect(&mut self) {
         drop(self.connection.take());
         // Absent unless the connection was killed before it could remove it.
-        let _ = std::fs::remove_file(&self.socket);
+        let _ = fs::remove_file(&self.socket);
     }
 
-    /// Whether one fresh try with the run's key is let in.
+    /// What `ssh` says to one fresh try with the run's key that must not be let in.
     ///
     /// # Errors
-    /// When `ssh` cannot be run.
-    pub fn lets_in(&self, user: &str, extra: &[&str]) -> Result<bool> {
-        let mut args = self.ssh_options();
-        args.extend(extra.iter().map(|&a| a.to_owned()));
-        let mut ssh =
-            self.lab.tool(Tool::Ssh).args(args).arg(format!("{user}@127.0.0.1")).arg("true").log(&self.log).spawn()?;
+    /// When it is let in.
+    pub fn denial(&self, user: &str) -> Result<String> {
+        let log = self.log.with_extension("denied");
+        let try_once = self.lab.tool(Tool::Ssh).args(self.ssh_options()).arg(format!("{user}@127.0.0.1")).arg("true");
+        let mut ssh = try_once.log(&log).spawn()?;
         let status = deadline::until(Duration::from_secs(90), "one SSH try", || Ok(ssh.try_wait()?))?;
-        Ok(status.success())
+        if status.success() {
+            bail!("SSH let {user} in");
+        }
+        Ok(fs::read_to_string(&log)?)
     }
 
     /// Runs a command of the shell and tells how it went.

@@ -168,6 +168,15 @@ impl Lab {
     }
 }
 
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // The empty mount point that entering the builder root has made there.
+        if let Ok(inside) = self.sockets.path().strip_prefix("/") {
+            let _ = fs::remove_dir(self.tools.path().join(inside));
+        }
+    }
+}
+
 /// What one case works with: folders of its own, which vanish with it.
 #[derive(Debug)]
 pub struct Bench<'a> {

@@ -18,6 +18,7 @@ pub mod machine;
 pub mod qmp;
 pub mod run;
 pub mod serial;
+pub mod slots;
 pub mod snapshot;
 pub mod suites;
 pub mod vm;

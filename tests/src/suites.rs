@@ -1,12 +1,69 @@
-//! All cases, by suite.
+//! All cases, by suite, and what several suites share.
+
+use anyhow::{Result, ensure};
 
 use crate::case::Case;
+use crate::lab::{Bench, Lab};
+use crate::machine::{Bus, Firmware, Spec};
+use crate::snapshot;
+use crate::vm::Vm;
 
+pub mod agent;
 pub mod boot;
+pub mod corrupt;
+pub mod health;
+pub mod pools;
 
 /// Every case there is.
 pub fn all() -> Vec<Case> {
     let mut cases = Vec::new();
     cases.extend(boot::cases());
+    cases.extend(pools::cases());
+    cases.extend(health::cases());
+    cases.extend(agent::cases());
+    cases.extend(corrupt::cases());
     cases
+}
+
+/// root's password on the standard machine.
+pub(crate) const PASSWORD: &str = "correct-horse-9";
+/// Its hash, as `openssl passwd -6 -salt siristests` makes it.
+const PASSWORD_HASH: &str =
+    "$6$siristests$5LxapWHuY0VbJeJtGyaUnmpQkb57n4lx04om/9O1PerIwt2BIiH8u.k8zV2K/EFypWNy/OpkY8KsaNhua/zV2/";
+/// The address that the standard machine is told to take in addition to DHCP's.
+pub(crate) const EXTRA_ADDRESS: &str = "10.0.2.77";
+
+/// The machine most cases run on: four blank disks, and a credential of each kind.
+pub(crate) fn standard_spec(lab: &Lab) -> Result<Spec> {
+    let network = format!("[Match]\nName=en*\n[Network]\nDHCP=yes\nAddress={EXTRA_ADDRESS}/24\n");
+    Ok(Spec::bare(Firmware::Bios, Bus::Virtio)
+        .with("ssh.authorized_keys.root", &lab.public_key()?)
+        .with("passwd.hashed-password.root", PASSWORD_HASH)
+        .with("network.network.10-siris-tests", &network)
+        .with_data_disks(&[256, 256, 256, 256]))
+}
+
+/// The standard machine, booted and healthy.
+pub(crate) fn standard<'a>(bench: &Bench<'a>) -> Result<Vm<'a>> {
+    snapshot::booted(bench, &standard_spec(bench.lab)?)
+}
+
+/// A property of the agent's root object, as `busctl` prints it.
+pub(crate) fn manager_property(vm: &Vm<'_>, name: &str) -> Result<String> {
+    vm.guest.ok(&format!("busctl get-property org.siris.Agent1 /org/siris/Agent1 org.siris.Agent1.Manager {name}"))
+}
+
+/// A shell test that succeeds once the agent's health is the word.
+pub(crate) fn health_is(word: &str) -> String {
+    format!(
+        "h=$(busctl get-property org.siris.Agent1 /org/siris/Agent1 org.siris.Agent1.Manager Health); \
+         r=$(busctl get-property org.siris.Agent1 /org/siris/Agent1 org.siris.Agent1.Manager HealthReasons); \
+         echo \"$h $r\"; [ \"$h\" = 's \"{word}\"' ]"
+    )
+}
+
+/// Fails unless `text` has `part`.
+pub(crate) fn must_contain(text: &str, part: &str, what: &str) -> Result<()> {
+    ensure!(text.contains(part), "{what} does not say \"{part}\": {text}");
+    Ok(())
 }
