@@ -1,1 +1,18 @@
 //! The D-Bus contract between siris-agent and its clients.
+//!
+//! Owns: bus names, object paths, interface proxies, wire types and error codes. The interfaces themselves are
+//! written down in `agent/api/xml/*.xml`; a test compares them with what a running agent says of itself.
+//! Never: domain logic, files, processes.
+
+mod error;
+mod names;
+mod proxy;
+mod wire;
+
+pub use error::{Class, ErrorCode, code_of, message_of};
+pub use names::{
+    BUS_NAME, CONFIGURE_ACTION, MANAGER_INTERFACE, POOL_INTERFACE, POOLS_PATH, REFRESH_ACTION, ROOT_PATH, SUPPORT_ACTION,
+    UPGRADE_INTERFACE, UPGRADE_PATH, pool_path,
+};
+pub use proxy::{ManagerProxy, PoolProxy, UpgradeProxy};
+pub use wire::{ConfigMap, ExpectedPool, Health, HealthReason, Options, PoolMember, SlotStatus, UnknownHealth};

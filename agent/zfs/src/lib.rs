@@ -1,1 +1,90 @@
 //! What the agent asks of ZFS, behind one trait.
+//!
+//! Owns: the [`Zfs`] trait, the real one ([`OpenZfs`]: the `zpool` tool, and libzfs_core with the feature
+//! `libzetta`), the in-memory [`Model`] that tests drive.
+//! Never: decides which pool is imported; imports by force; keeps state between calls.
+//! In: names and guids as newtypes. Out: what ZFS says now, or an error; a row that cannot be read fails the call.
+
+mod import_text;
+#[cfg(feature = "libzetta")]
+mod lzc;
+mod model;
+mod real;
+mod status_json;
+mod types;
+
+pub use import_text::ImportTextError;
+pub use model::{Model, ModelPool};
+pub use real::{IMPORT_ROOT, OpenZfs};
+pub use status_json::JsonError;
+pub use types::{ImportablePool, Member, NameError, Pool, PoolGuid, PoolName, PoolState};
+
+/// Why ZFS did not do or say what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ZfsError {
+    /// The tool failed; its own words are in the source.
+    #[error("zpool failed")]
+    RunTool(#[from] siris_host::cmd::CmdError),
+    /// `zpool ... -j` printed something else than expected.
+    #[error("cannot read what `{command}` printed")]
+    ReadJson {
+        /// The command.
+        command: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: JsonError,
+    },
+    /// `zpool import` printed something else than expected.
+    #[error("cannot read what `zpool import` printed")]
+    ReadImportable(#[from] ImportTextError),
+    /// Pools came and went while they were being listed.
+    #[error("the pools changed while they were being listed")]
+    ChangedMeanwhile,
+    /// No pool with this guid is to be found on any device.
+    #[error("no device carries a pool with guid {0}")]
+    NotFound(PoolGuid),
+    /// The pool was imported, and its root dataset does not answer.
+    #[error("pool {0} was imported, but its root dataset does not answer")]
+    Unanswering(PoolName),
+}
+
+impl ZfsError {
+    /// The stable code of this error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            ZfsError::RunTool(error) => error.code(),
+            ZfsError::ReadJson { .. } | ZfsError::ReadImportable(_) => "zfs-output-unknown",
+            ZfsError::ChangedMeanwhile => "zfs-changed-meanwhile",
+            ZfsError::NotFound(_) => "pool-not-found",
+            ZfsError::Unanswering(_) => "pool-unanswering",
+        }
+    }
+}
+
+/// ZFS, as far as the agent needs it. Every call blocks; none is to be made on the bus's thread.
+pub trait Zfs: Send + Sync + std::fmt::Debug {
+    /// Every imported pool, by name.
+    ///
+    /// # Errors
+    /// When ZFS cannot be asked, or says something unknown. An error never means "no pools".
+    fn pools(&self) -> Result<Vec<Pool>, ZfsError>;
+
+    /// Pools found on devices, not imported. Reads labels only.
+    ///
+    /// # Errors
+    /// As [`Zfs::pools`].
+    fn importable(&self) -> Result<Vec<ImportablePool>, ZfsError>;
+
+    /// Imports the pool with this guid: nothing mounted, never by force, no cache file, its mount points below
+    /// `/srv/pools/NAME`.
+    ///
+    /// # Errors
+    /// When the pool is not found, or ZFS refuses it (in use by another system, too few devices, name taken).
+    fn import(&self, guid: PoolGuid, name: &PoolName) -> Result<(), ZfsError>;
+
+    /// Exports an imported pool.
+    ///
+    /// # Errors
+    /// When it is not imported or busy.
+    fn export(&self, name: &PoolName) -> Result<(), ZfsError>;
+}

@@ -1,0 +1,112 @@
+//! Error codes of the contract.
+//!
+//! A code is kebab-case in texts, JSON and documentation; on the bus `config-key-unknown` is the error name
+//! `org.siris.Agent1.Error.ConfigKeyUnknown`.
+
+use std::fmt;
+
+const PREFIX: &str = "org.siris.Agent1.Error.";
+
+/// Who must act on an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// The caller asked for something that cannot be.
+    Input,
+    /// Something the box depends on (permission, another service, a pool) has to change.
+    Environment,
+    /// The box itself is in trouble (disk, kernel, tool).
+    Host,
+    /// The agent is wrong.
+    Bug,
+}
+
+macro_rules! codes {
+    ($($variant:ident = $code:literal, $class:ident, $doc:literal;)*) => {
+        /// Every error code the agent answers with.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum ErrorCode { $(#[doc = $doc] $variant,)* }
+
+        impl ErrorCode {
+            /// All of them.
+            pub const ALL: &'static [ErrorCode] = &[$(ErrorCode::$variant,)*];
+
+            /// The kebab-case code.
+            pub fn as_str(self) -> &'static str {
+                match self { $(ErrorCode::$variant => $code,)* }
+            }
+
+            /// Who must act.
+            pub fn class(self) -> Class {
+                match self { $(ErrorCode::$variant => Class::$class,)* }
+            }
+
+            /// The name on the bus.
+            pub fn dbus_name(self) -> &'static str {
+                match self { $(ErrorCode::$variant => concat!("org.siris.Agent1.Error.", stringify!($variant)),)* }
+            }
+        }
+    };
+}
+
+codes! {
+    ConfigKeyUnknown = "config-key-unknown", Input, "No such configuration key.";
+    ConfigValueInvalid = "config-value-invalid", Input, "The value does not fit the key.";
+    ConfigRefused = "config-refused", Input, "The key may not be changed that way without being forced.";
+    ConfigUnreadable = "config-unreadable", Host, "The configuration file on the box cannot be used.";
+    ConfigWriteFailed = "config-write-failed", Host, "The configuration could not be written.";
+    OptionUnknown = "option-unknown", Input, "No such option, or it has another type.";
+    NotAuthorized = "not-authorized", Environment, "polkit does not allow it to this caller.";
+    AuthorityUnreachable = "authority-unreachable", Host, "polkit could not be asked.";
+    PoolNotFound = "pool-not-found", Input, "No imported pool of that name.";
+    PoolsUnreadable = "pools-unreadable", Host, "ZFS could not be asked about its pools.";
+    SlotsUnreadable = "slots-unreadable", Host, "The state of the slots could not be read.";
+    SupportFailed = "support-failed", Host, "The support bundle could not be made.";
+    Internal = "internal", Bug, "The agent did something it should not.";
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The code carried by an error reply of the agent; `None` for any other error.
+pub fn code_of(error: &zbus::Error) -> Option<ErrorCode> {
+    let name = error_name(error)?;
+    ErrorCode::ALL.iter().copied().find(|c| c.dbus_name() == name)
+}
+
+/// What the agent said, without the error's name, where the error is a reply of the agent.
+pub fn message_of(error: &zbus::Error) -> Option<String> {
+    match error {
+        zbus::Error::MethodError(name, text, _) if name.as_str().starts_with(PREFIX) => text.clone(),
+        _ => None,
+    }
+}
+
+fn error_name(error: &zbus::Error) -> Option<String> {
+    match error {
+        zbus::Error::MethodError(name, _, _) => Some(name.to_string()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bus_name_is_the_code_in_camel_case() {
+        for code in ErrorCode::ALL {
+            let camel: String = code
+                .as_str()
+                .split('-')
+                .map(|word| {
+                    let mut letters = word.chars();
+                    letters.next().map(|c| c.to_ascii_uppercase()).into_iter().chain(letters).collect::<String>()
+                })
+                .collect();
+            assert_eq!(code.dbus_name(), format!("{PREFIX}{camel}"));
+        }
+    }
+}

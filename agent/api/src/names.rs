@@ -1,0 +1,29 @@
+//! Names on the bus. Those of interfaces carry the version of the whole contract.
+
+/// The agent's well-known name on the system bus.
+pub const BUS_NAME: &str = "org.siris.Agent1";
+/// The root object: `Manager` and the ObjectManager of the tree below.
+pub const ROOT_PATH: &str = "/org/siris/Agent1";
+/// Parent of the pool objects.
+pub const POOLS_PATH: &str = "/org/siris/Agent1/pools";
+/// The upgrade object.
+pub const UPGRADE_PATH: &str = "/org/siris/Agent1/upgrade";
+
+/// Interface of the root object.
+pub const MANAGER_INTERFACE: &str = "org.siris.Agent1.Manager";
+/// Interface of a pool.
+pub const POOL_INTERFACE: &str = "org.siris.Agent1.Pool";
+/// Interface of the upgrade object.
+pub const UPGRADE_INTERFACE: &str = "org.siris.Agent1.Upgrade";
+
+/// polkit action: change the box's configuration.
+pub const CONFIGURE_ACTION: &str = "org.siris.agent1.configure";
+/// polkit action: have the agent look at the pools again.
+pub const REFRESH_ACTION: &str = "org.siris.agent1.refresh";
+/// polkit action: collect a support bundle.
+pub const SUPPORT_ACTION: &str = "org.siris.agent1.support";
+
+/// The object of the pool with this guid, the same for as long as the pool exists.
+pub fn pool_path(guid: u64) -> String {
+    format!("{POOLS_PATH}/{guid}")
+}

@@ -1,0 +1,102 @@
+//! Clients' side of the interfaces. The same members, with their documentation, are in `agent/api/xml`.
+
+use zbus::{OwnedObjectPath, OwnedVariant};
+
+use crate::wire::{ConfigMap, ExpectedPool, HealthReason, Options, PoolMember, SlotStatus};
+
+/// `org.siris.Agent1.Manager`.
+#[zbus::proxy(
+    interface = "org.siris.Agent1.Manager",
+    default_service = "org.siris.Agent1",
+    default_path = "/org/siris/Agent1",
+)]
+pub trait Manager {
+    /// Image version of the running OS.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn version(&self) -> zbus::Result<String>;
+    /// Product (image id) of the running OS.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn product(&self) -> zbus::Result<String>;
+    /// `local` or `cloud`.
+    #[zbus(property)]
+    fn role(&self) -> zbus::Result<String>;
+    /// UUID of the box.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn device_id(&self) -> zbus::Result<String>;
+    /// See [`crate::Health`].
+    #[zbus(property)]
+    fn health(&self) -> zbus::Result<String>;
+    /// Why the health is not `healthy`.
+    #[zbus(property)]
+    fn health_reasons(&self) -> zbus::Result<Vec<HealthReason>>;
+    /// Pools the box is to have, imported or not.
+    #[zbus(property)]
+    fn expected_pools(&self) -> zbus::Result<Vec<ExpectedPool>>;
+    /// Seconds since the OS booted.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn uptime(&self) -> zbus::Result<u64>;
+    /// The box's host name.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn hostname(&self) -> zbus::Result<String>;
+
+    /// The object of the imported pool of that name.
+    fn find_pool(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
+    /// Has the agent look at the pools; returns when what it saw is on the bus.
+    fn refresh_pools(&self, options: Options<'_>) -> zbus::Result<()>;
+    /// Gives up an expected pool that is not imported.
+    #[zbus(allow_interactive_auth)]
+    fn forget_pool(&self, guid: u64, options: Options<'_>) -> zbus::Result<()>;
+    /// Every key of the configuration that is set.
+    fn get_config(&self, options: Options<'_>) -> zbus::Result<ConfigMap>;
+    /// Sets one key; says what it takes for the change to come into effect (empty: nothing, `reboot`).
+    #[zbus(allow_interactive_auth)]
+    fn set_config(&self, key: &str, value: &OwnedVariant, options: Options<'_>) -> zbus::Result<String>;
+    /// Takes one key out of the configuration; returns as [`Self::set_config`].
+    #[zbus(allow_interactive_auth)]
+    fn unset_config(&self, key: &str, options: Options<'_>) -> zbus::Result<String>;
+    /// A tar.gz with what support needs and no secrets.
+    #[zbus(allow_interactive_auth)]
+    fn support_bundle(&self, options: Options<'_>) -> zbus::Result<Vec<u8>>;
+}
+
+/// `org.siris.Agent1.Pool`.
+#[zbus::proxy(interface = "org.siris.Agent1.Pool", default_service = "org.siris.Agent1", assume_defaults = false)]
+pub trait Pool {
+    /// Pool name.
+    #[zbus(property)]
+    fn name(&self) -> zbus::Result<String>;
+    /// Pool guid.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn guid(&self) -> zbus::Result<u64>;
+    /// `ONLINE`, `DEGRADED`, `FAULTED`, `SUSPENDED`, `UNAVAIL`.
+    #[zbus(property)]
+    fn state(&self) -> zbus::Result<String>;
+    /// Bytes, as `zpool list` counts them.
+    #[zbus(property)]
+    fn size(&self) -> zbus::Result<u64>;
+    /// Bytes not allocated when the agent last looked.
+    #[zbus(property)]
+    fn free(&self) -> zbus::Result<u64>;
+    /// Data errors that ZFS could not repair.
+    #[zbus(property)]
+    fn errors(&self) -> zbus::Result<u64>;
+    /// Leaves of the vdev tree.
+    #[zbus(property)]
+    fn members(&self) -> zbus::Result<Vec<PoolMember>>;
+}
+
+/// `org.siris.Agent1.Upgrade`; read-only in this release.
+#[zbus::proxy(
+    interface = "org.siris.Agent1.Upgrade",
+    default_service = "org.siris.Agent1",
+    default_path = "/org/siris/Agent1/upgrade",
+)]
+pub trait Upgrade {
+    /// `a`, `b`, or empty when the box was not booted from a slot.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn boot_slot(&self) -> zbus::Result<String>;
+    /// Both slots.
+    fn get_slot_status(&self) -> zbus::Result<Vec<SlotStatus>>;
+    /// The slot the next boot tries first.
+    fn get_primary(&self) -> zbus::Result<String>;
+}

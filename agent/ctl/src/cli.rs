@@ -1,0 +1,146 @@
+//! The arguments. Shell completions and man pages are made of this, too.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Asks and steers the agent of a SIRIS box.
+///
+/// Exit status: 0 done; 1 the agent could not do it; 2 the request cannot be met as given; 3 not allowed;
+/// 4 the agent (or the host) cannot be reached; 5 the box did not become what was waited for.
+#[derive(Debug, Parser)]
+#[command(name = "sirisctl", version)]
+pub struct Cli {
+    /// Which box.
+    #[command(flatten)]
+    pub remote: Remote,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Which box is asked, and how it is reached.
+#[derive(Debug, Args)]
+pub struct Remote {
+    /// Ask the box HOST through SSH, as `[user@]host[:port]`.
+    #[arg(short = 'H', long = "host", global = true, value_name = "HOST")]
+    pub host: Option<String>,
+    /// Give ssh this option, as with its own -o; may be repeated.
+    #[arg(long = "ssh-option", global = true, value_name = "OPTION", requires = "host")]
+    pub ssh_options: Vec<String>,
+    /// The ssh to run, with arguments if need be.
+    #[arg(long = "ssh", env = "SIRIS_SSH", global = true, value_name = "COMMAND", default_value = "ssh", hide_default_value = true, hide_env_values = true)]
+    pub ssh: String,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Shows what the box is and how it is.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Reads and changes the box's configuration.
+    Config {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Shows the pools and their devices.
+    #[command(args_conflicts_with_subcommands = true)]
+    Pools {
+        /// What else to do.
+        #[command(subcommand)]
+        command: Option<PoolsCommand>,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Collects journal, versions and states, without secrets, into a tar.gz.
+    SupportBundle {
+        /// Where to; `-` is standard output. Default: a name made of device and time, here.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Waits until the box is in a state.
+    Wait {
+        /// Seconds to wait at most.
+        #[arg(long, default_value_t = 300)]
+        timeout: u64,
+        /// The state.
+        health: Awaited,
+    },
+    /// Prints completions for a shell.
+    #[command(hide = true)]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Writes the man pages into a directory.
+    #[command(hide = true)]
+    Man {
+        /// The directory.
+        dir: PathBuf,
+    },
+}
+
+/// A state that can be waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Awaited {
+    /// Everything is there.
+    Healthy,
+    /// Everything is there, or what is not does not hinder the OS.
+    Usable,
+    /// The boot is over, whatever came of it.
+    Started,
+}
+
+/// Commands on the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Shows every key that is set.
+    Show {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints the value of one key; a list one item a line.
+    Get {
+        /// The key.
+        key: String,
+    },
+    /// Sets a key: one value, or for a list any number of them.
+    Set {
+        /// Also where it is meant to be set at install only.
+        #[arg(long)]
+        force: bool,
+        /// The key: role, hostname, timezone, ssh.authorized-keys, ntp.servers, dns.servers.
+        key: String,
+        /// The value or values.
+        #[arg(required = true)]
+        values: Vec<String>,
+    },
+    /// Takes a key out.
+    Unset {
+        /// Also where it is meant to be set at install only.
+        #[arg(long)]
+        force: bool,
+        /// The key.
+        key: String,
+    },
+}
+
+/// Commands on the pools.
+#[derive(Debug, Subcommand)]
+pub enum PoolsCommand {
+    /// Has the agent look at the pools again.
+    Refresh,
+    /// Gives up an expected pool that will not come back. The pool itself is not touched.
+    Forget {
+        /// Its guid.
+        guid: u64,
+    },
+}

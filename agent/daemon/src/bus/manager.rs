@@ -1,0 +1,213 @@
+//! `org.siris.Agent1.Manager`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use siris_api::{CONFIGURE_ACTION, ConfigMap, ErrorCode, ExpectedPool, HealthReason, REFRESH_ACTION, SUPPORT_ACTION, pool_path};
+use siris_zfs::PoolGuid;
+use zbus::message::Header;
+use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant};
+
+use crate::agent::Agent;
+use crate::bus::publish::{expected, reasons};
+use crate::bus::{Authority, Failure, Publisher};
+use crate::config::{BoxConfig, ConfigValue, Key};
+use crate::{observe, support};
+
+/// Everything that is set has effect from the next boot on: `/etc` is sealed.
+const TAKES: &str = "reboot";
+
+/// The root object.
+pub struct ManagerObject {
+    agent: Arc<Agent>,
+    publisher: Publisher,
+    authority: Authority,
+    /// Changes of the configuration, one at a time.
+    changing: tokio::sync::Mutex<()>,
+}
+
+type Options = HashMap<String, OwnedVariant>;
+
+impl ManagerObject {
+    /// The object over this agent.
+    pub fn new(agent: Arc<Agent>, publisher: Publisher, authority: Authority) -> Self {
+        ManagerObject { agent, publisher, authority, changing: tokio::sync::Mutex::default() }
+    }
+
+    async fn change(&self, key: &str, value: Option<ConfigValue>, options: &Options) -> Result<String, Failure> {
+        let force = flag(options, "force")?;
+        only(options, &["force"])?;
+        let key = find_key(key)?;
+        if key == Key::Role && !force {
+            let text = "the role is set when a box is installed: a change needs the option \"force\" (`sirisctl config set --force role ...`)";
+            return Err(Failure::new(ErrorCode::ConfigRefused, text));
+        }
+        let _one_at_a_time = self.changing.lock().await;
+        let root = &self.agent.root;
+        let unusable = |e: crate::config::ConfigError| {
+            let code = if e.code() == "config-write-failed" { ErrorCode::ConfigWriteFailed } else { ErrorCode::ConfigUnreadable };
+            Failure::new(code, crate::chain(&e))
+        };
+        let (mut config, _) = BoxConfig::load(root).map_err(unusable)?;
+        config.change(root, key, value).map_err(|text| Failure::new(ErrorCode::ConfigValueInvalid, format!("{}: {text}", key.as_str())))?;
+        config.commit(root).map_err(unusable)?;
+        self.agent.look_at_config();
+        self.publisher.publish_settings().await?;
+        Ok(TAKES.to_owned())
+    }
+}
+
+fn find_key(name: &str) -> Result<Key, Failure> {
+    Key::find(name).ok_or_else(|| {
+        let keys: Vec<&str> = Key::ALL.into_iter().map(Key::as_str).collect();
+        Failure::new(ErrorCode::ConfigKeyUnknown, format!("no key \"{name}\"; the keys are {}", keys.join(", ")))
+    })
+}
+
+fn only(options: &Options, known: &[&str]) -> Result<(), Failure> {
+    match options.keys().find(|k| !known.contains(&k.as_str())) {
+        None => Ok(()),
+        Some(unknown) => Err(Failure::new(ErrorCode::OptionUnknown, format!("no option \"{unknown}\" here"))),
+    }
+}
+
+fn flag(options: &Options, name: &str) -> Result<bool, Failure> {
+    let Some(value) = options.get(name) else { return Ok(false) };
+    bool::try_from(value.clone()).map_err(|_| Failure::new(ErrorCode::OptionUnknown, format!("option \"{name}\" is a boolean")))
+}
+
+fn from_wire(key: &str, value: OwnedVariant) -> Result<ConfigValue, Failure> {
+    let value = Variant::from(value);
+    match value {
+        Variant::Str(text) => Ok(ConfigValue::Text(text.to_string())),
+        other => match Vec::<String>::try_from(other) {
+            Ok(items) => Ok(ConfigValue::List(items)),
+            Err(_) => Err(Failure::new(ErrorCode::ConfigValueInvalid, format!("{key}: takes a string or an array of strings"))),
+        },
+    }
+}
+
+fn to_wire(value: &ConfigValue) -> Result<OwnedVariant, Failure> {
+    let value = match value {
+        ConfigValue::Text(text) => Variant::from(text.clone()),
+        ConfigValue::List(items) => Variant::from(items.clone()),
+    };
+    OwnedVariant::try_from(value).map_err(|e| Failure::new(ErrorCode::Internal, e.to_string()))
+}
+
+#[zbus::interface(name = "org.siris.Agent1.Manager", introspection_docs = false)]
+impl ManagerObject {
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn version(&self) -> String {
+        self.agent.os.version.clone()
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn product(&self) -> String {
+        self.agent.os.product.clone()
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn device_id(&self) -> String {
+        self.agent.device_id.to_string()
+    }
+
+    #[zbus(property)]
+    fn role(&self) -> String {
+        self.agent.shown().role
+    }
+
+    #[zbus(property)]
+    fn health(&self) -> String {
+        self.agent.shown().verdict.health.to_string()
+    }
+
+    #[zbus(property)]
+    fn health_reasons(&self) -> Vec<HealthReason> {
+        reasons(&self.agent.shown())
+    }
+
+    #[zbus(property)]
+    fn expected_pools(&self) -> Vec<ExpectedPool> {
+        expected(&self.agent.shown())
+    }
+
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn uptime(&self) -> u64 {
+        observe::uptime(&self.agent.root)
+    }
+
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn hostname(&self) -> String {
+        observe::hostname(&self.agent.root)
+    }
+
+    #[zbus(out_args("pool"))]
+    async fn find_pool(&self, name: &str) -> Result<OwnedObjectPath, Failure> {
+        let pools = self.agent.shown().pools;
+        let pool = pools.values().find(|p| p.name.as_str() == name);
+        let guid = pool.ok_or_else(|| Failure::new(ErrorCode::PoolNotFound, format!("no imported pool is named \"{name}\"")))?.guid;
+        OwnedObjectPath::try_from(pool_path(guid.as_u64())).map_err(|e| Failure::new(ErrorCode::Internal, e.to_string()))
+    }
+
+    async fn refresh_pools(&self, options: Options, #[zbus(header)] call: Header<'_>, #[zbus(connection)] connection: &Connection) -> Result<(), Failure> {
+        only(&options, &[])?;
+        self.authority.check(connection, &call, REFRESH_ACTION).await?;
+        self.publisher.refresh_pools().await?;
+        match self.agent.pools_fault() {
+            None => Ok(()),
+            Some(fault) => Err(Failure::new(ErrorCode::PoolsUnreadable, fault)),
+        }
+    }
+
+    async fn forget_pool(&self, guid: u64, options: Options, #[zbus(header)] call: Header<'_>, #[zbus(connection)] connection: &Connection) -> Result<(), Failure> {
+        only(&options, &[])?;
+        self.authority.check(connection, &call, CONFIGURE_ACTION).await?;
+        let guid = PoolGuid::new(guid);
+        if self.agent.pool(guid).is_some() {
+            return Err(Failure::new(ErrorCode::PoolNotFound, format!("pool {guid} is imported: `zpool export` it, and it is forgotten")));
+        }
+        match self.agent.forget_pool(guid) {
+            Ok(true) => Ok(self.publisher.publish_settings().await?),
+            Ok(false) => Err(Failure::new(ErrorCode::PoolNotFound, format!("no pool with guid {guid} is expected"))),
+            Err(error) => Err(Failure::new(ErrorCode::ConfigWriteFailed, crate::chain(&error))),
+        }
+    }
+
+    #[zbus(out_args("values"))]
+    async fn get_config(&self, options: Options) -> Result<ConfigMap, Failure> {
+        only(&options, &[])?;
+        let (config, _) = BoxConfig::load(&self.agent.root).map_err(|e| Failure::new(ErrorCode::ConfigUnreadable, crate::chain(&e)))?;
+        let set = Key::ALL.into_iter().filter_map(|key| Some((key.as_str().to_owned(), to_wire(config.value(key)?))));
+        set.map(|(key, value)| Ok((key, value?))).collect()
+    }
+
+    #[zbus(out_args("takes"))]
+    async fn set_config(
+        &self,
+        key: &str,
+        value: OwnedVariant,
+        options: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<String, Failure> {
+        self.authority.check(connection, &call, CONFIGURE_ACTION).await?;
+        self.change(key, Some(from_wire(key, value)?), &options).await
+    }
+
+    #[zbus(out_args("takes"))]
+    async fn unset_config(&self, key: &str, options: Options, #[zbus(header)] call: Header<'_>, #[zbus(connection)] connection: &Connection) -> Result<String, Failure> {
+        self.authority.check(connection, &call, CONFIGURE_ACTION).await?;
+        self.change(key, None, &options).await
+    }
+
+    #[zbus(out_args("archive"))]
+    async fn support_bundle(&self, options: Options, #[zbus(header)] call: Header<'_>, #[zbus(connection)] connection: &Connection) -> Result<Vec<u8>, Failure> {
+        only(&options, &[])?;
+        self.authority.check(connection, &call, SUPPORT_ACTION).await?;
+        let agent = self.agent.clone();
+        let bundle = tokio::task::spawn_blocking(move || support::bundle(&agent)).await;
+        let bundle = bundle.map_err(|e| Failure::new(ErrorCode::Internal, e.to_string()))?;
+        bundle.map_err(|e| Failure::new(ErrorCode::SupportFailed, crate::chain(&e)))
+    }
+}

@@ -1,0 +1,38 @@
+//! The agent on the bus.
+//!
+//! Owns: the objects and their interfaces, authorisation, signals. A method is a few lines that call the agent.
+//! Never: decides anything; blocks the bus's thread (what blocks runs on a thread of its own).
+
+mod authority;
+mod failure;
+mod manager;
+mod pool;
+mod publish;
+mod upgrade;
+
+use std::sync::Arc;
+
+use siris_api::{BUS_NAME, ROOT_PATH, UPGRADE_PATH};
+use zbus::Connection;
+
+pub use authority::Authority;
+pub use failure::Failure;
+pub use publish::Publisher;
+
+use crate::agent::Agent;
+
+/// Puts the agent on the bus: first the whole tree, then the ObjectManager, then the name, so that nobody sees half
+/// of it and no signal is spent on what was there from the start.
+///
+/// # Errors
+/// When the bus refuses, or another process has the name.
+pub async fn serve(connection: &Connection, agent: Arc<Agent>, authority: Authority) -> zbus::Result<Publisher> {
+    let publisher = Publisher::new(connection.clone(), agent.clone());
+    publisher.refresh_pools().await?;
+    let server = connection.object_server();
+    server.at(UPGRADE_PATH, upgrade::UpgradeObject::new(agent.clone())).await?;
+    server.at(ROOT_PATH, manager::ManagerObject::new(agent, publisher.clone(), authority)).await?;
+    server.at(ROOT_PATH, zbus::fdo::ObjectManager).await?;
+    connection.request_name(BUS_NAME).await?;
+    Ok(publisher)
+}

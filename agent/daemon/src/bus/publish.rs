@@ -1,0 +1,140 @@
+//! Brings what the bus shows into line with what the agent knows.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use siris_api::{ExpectedPool, HealthReason, MANAGER_INTERFACE, POOL_INTERFACE, ROOT_PATH, pool_path};
+use siris_zfs::Pool;
+use tokio::sync::Mutex;
+use zbus::fdo::Properties;
+use zbus::names::InterfaceName;
+use zbus::object_server::SignalEmitter;
+use zbus::{Connection, Variant};
+
+use crate::agent::{Agent, PoolChanges, Shown};
+use crate::bus::pool::{PoolObject, members};
+
+/// Emits signals, adds and removes pool objects. Clones share their turn.
+#[derive(Clone)]
+pub struct Publisher {
+    connection: Connection,
+    agent: Arc<Agent>,
+    turns: Arc<Turns>,
+}
+
+#[derive(Default)]
+struct Turns {
+    taken: AtomicU64,
+    /// The turn that began last and is over.
+    done: Mutex<u64>,
+}
+
+impl Publisher {
+    /// A publisher for this agent on this connection.
+    pub fn new(connection: Connection, agent: Arc<Agent>) -> Self {
+        Publisher { connection, agent, turns: Arc::default() }
+    }
+
+    /// Judges the facts and tells the bus when the verdict is another one.
+    ///
+    /// # Errors
+    /// When the bus does not take the signal.
+    pub async fn publish_health(&self) -> zbus::Result<()> {
+        let Some(verdict) = self.agent.judge() else { return Ok(()) };
+        let reasons = reasons(&self.agent.shown());
+        for reason in &reasons {
+            eprintln!("health {}: {}: {}", verdict.health, reason.code, reason.text);
+        }
+        if reasons.is_empty() {
+            eprintln!("health {}", verdict.health);
+        }
+        let changed = HashMap::from([("Health", Variant::from(verdict.health.as_str())), ("HealthReasons", Variant::from(reasons))]);
+        self.changed(ROOT_PATH, MANAGER_INTERFACE, changed).await
+    }
+
+    /// Has the agent look at the pools, and tells the bus. A caller that comes while another is waiting for its turn
+    /// shares that one's look: a burst of events costs two looks, not one each.
+    ///
+    /// # Errors
+    /// When the bus does not take the signals.
+    pub async fn refresh_pools(&self) -> zbus::Result<()> {
+        let ticket = self.turns.taken.load(Ordering::SeqCst);
+        let mut done = self.turns.done.lock().await;
+        if *done > ticket {
+            return Ok(());
+        }
+        let turn = self.turns.taken.fetch_add(1, Ordering::SeqCst) + 1;
+        let agent = self.agent.clone();
+        let before = agent.shown().expected;
+        let changes = tokio::task::spawn_blocking(move || agent.look_at_pools()).await;
+        *done = turn;
+        // The task does not panic, and is not cancelled while the runtime runs.
+        self.publish_pools(changes.unwrap_or_default()).await?;
+        let shown = self.agent.shown();
+        if shown.expected != before {
+            let changed = HashMap::from([("ExpectedPools", Variant::from(expected(&shown)))]);
+            self.changed(ROOT_PATH, MANAGER_INTERFACE, changed).await?;
+        }
+        self.publish_health().await
+    }
+
+    /// Tells the bus that the role or the expected pools may have changed.
+    ///
+    /// # Errors
+    /// When the bus does not take the signal.
+    pub async fn publish_settings(&self) -> zbus::Result<()> {
+        let shown = self.agent.shown();
+        let changed = HashMap::from([("Role", Variant::from(shown.role.as_str())), ("ExpectedPools", Variant::from(expected(&shown)))]);
+        self.changed(ROOT_PATH, MANAGER_INTERFACE, changed).await?;
+        self.publish_health().await
+    }
+
+    async fn publish_pools(&self, changes: PoolChanges) -> zbus::Result<()> {
+        let server = self.connection.object_server();
+        for guid in changes.removed {
+            server.remove::<PoolObject, _>(pool_path(guid.as_u64())).await?;
+        }
+        for pool in changes.added {
+            server.at(pool_path(pool.guid.as_u64()), PoolObject::new(self.agent.clone(), pool.guid)).await?;
+        }
+        for (old, new) in changes.changed {
+            self.changed(&pool_path(new.guid.as_u64()), POOL_INTERFACE, differences(&old, &new)).await?;
+        }
+        Ok(())
+    }
+
+    async fn changed(&self, path: &str, interface: &str, changed: HashMap<&str, Variant<'_>>) -> zbus::Result<()> {
+        let emitter = SignalEmitter::new(&self.connection, path)?;
+        Properties::properties_changed(&emitter, InterfaceName::try_from(interface)?, changed, (&[][..]).into()).await
+    }
+}
+
+/// The reasons as they travel.
+pub fn reasons(shown: &Shown) -> Vec<HealthReason> {
+    shown.verdict.reasons.iter().map(|r| HealthReason { code: r.code.to_owned(), text: r.text.clone() }).collect()
+}
+
+/// The expected pools as they travel.
+pub fn expected(shown: &Shown) -> Vec<ExpectedPool> {
+    shown.expected.iter().map(|(guid, pool)| ExpectedPool { guid: guid.as_u64(), name: pool.name.to_string() }).collect()
+}
+
+fn differences<'a>(old: &Pool, new: &'a Pool) -> HashMap<&'static str, Variant<'a>> {
+    let mut changed = HashMap::new();
+    if old.name != new.name {
+        changed.insert("Name", Variant::from(new.name.as_str()));
+    }
+    if old.state != new.state {
+        changed.insert("State", Variant::from(new.state.as_str()));
+    }
+    for (key, old, new) in [("Size", old.size, new.size), ("Free", old.free, new.free), ("Errors", old.errors, new.errors)] {
+        if old != new {
+            changed.insert(key, Variant::from(new));
+        }
+    }
+    if old.members != new.members {
+        changed.insert("Members", Variant::from(members(new)));
+    }
+    changed
+}

@@ -1,0 +1,27 @@
+//! siris-agent, the daemon on every box, as a library: the program and the tests on a private bus start it from here.
+
+pub mod agent;
+pub mod bus;
+pub mod config;
+pub mod health;
+pub mod identity;
+pub mod notify;
+pub mod observe;
+pub mod pools;
+pub mod root;
+pub mod run;
+pub mod settings;
+pub mod slots;
+pub mod support;
+pub mod units;
+
+/// An error with its sources, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

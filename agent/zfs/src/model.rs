@@ -1,0 +1,127 @@
+//! ZFS in memory: what tests drive the agent with.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::types::{ImportablePool, Member, Pool, PoolGuid, PoolName, PoolState};
+use crate::{Zfs, ZfsError};
+
+/// A pool of the model, imported or not.
+#[derive(Debug, Clone)]
+pub struct ModelPool {
+    /// As it shows when imported.
+    pub pool: Pool,
+    /// Whether it is.
+    pub imported: bool,
+    /// Its devices cannot be seen: it cannot be imported, nor is it listed as importable.
+    pub hidden: bool,
+}
+
+/// ZFS in memory. Clones of an `Arc<Model>` see the same pools.
+#[derive(Debug, Default)]
+pub struct Model {
+    pools: Mutex<BTreeMap<PoolGuid, ModelPool>>,
+    broken: Mutex<bool>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Model {
+    /// A machine without pools.
+    pub fn new() -> Self {
+        Model::default()
+    }
+
+    /// Makes a pool of one mirror, imported, as `zpool create` does.
+    ///
+    /// # Panics
+    /// When `name` is no pool name: a fault of the test.
+    pub fn create(&self, guid: u64, name: &str) -> PoolGuid {
+        let guid = PoolGuid::new(guid);
+        let name: PoolName = name.parse().expect("a pool name");
+        let member = |device: &str| Member {
+            name: format!("/dev/disk/by-id/{device}"),
+            group: "mirror-0".into(),
+            class: "normal".into(),
+            state: PoolState::Online,
+            read_errors: 0,
+            write_errors: 0,
+            checksum_errors: 0,
+        };
+        let pool = Pool { guid, name, state: PoolState::Online, size: 1 << 30, free: 1 << 29, errors: 0, members: vec![member("one"), member("two")] };
+        lock(&self.pools).insert(guid, ModelPool { pool, imported: true, hidden: false });
+        guid
+    }
+
+    /// Destroys a pool.
+    pub fn destroy(&self, guid: PoolGuid) {
+        lock(&self.pools).remove(&guid);
+    }
+
+    /// Changes a pool in place.
+    pub fn change(&self, guid: PoolGuid, change: impl FnOnce(&mut ModelPool)) {
+        if let Some(pool) = lock(&self.pools).get_mut(&guid) {
+            change(pool);
+        }
+    }
+
+    /// What a reboot does: nothing is imported any more.
+    pub fn reboot(&self) {
+        for pool in lock(&self.pools).values_mut() {
+            pool.imported = false;
+        }
+    }
+
+    /// From now on every call fails (or no longer does), as without the kernel module.
+    pub fn set_broken(&self, broken: bool) {
+        *lock(&self.broken) = broken;
+    }
+
+    fn works(&self) -> Result<(), ZfsError> {
+        if *lock(&self.broken) {
+            return Err(siris_host::cmd::CmdError::Missing { tool: siris_host::cmd::Tool::Zpool }.into());
+        }
+        Ok(())
+    }
+}
+
+impl Zfs for Model {
+    fn pools(&self) -> Result<Vec<Pool>, ZfsError> {
+        self.works()?;
+        let mut pools: Vec<Pool> = lock(&self.pools).values().filter(|p| p.imported).map(|p| p.pool.clone()).collect();
+        pools.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(pools)
+    }
+
+    fn importable(&self) -> Result<Vec<ImportablePool>, ZfsError> {
+        self.works()?;
+        let pools = lock(&self.pools);
+        let found = pools.values().filter(|p| !p.imported && !p.hidden);
+        Ok(found.map(|p| ImportablePool { guid: p.pool.guid, name: p.pool.name.clone(), state: p.pool.state }).collect())
+    }
+
+    fn import(&self, guid: PoolGuid, _name: &PoolName) -> Result<(), ZfsError> {
+        self.works()?;
+        match lock(&self.pools).get_mut(&guid) {
+            Some(pool) if !pool.imported && !pool.hidden => {
+                pool.imported = true;
+                Ok(())
+            }
+            _ => Err(ZfsError::NotFound(guid)),
+        }
+    }
+
+    fn export(&self, name: &PoolName) -> Result<(), ZfsError> {
+        self.works()?;
+        let mut pools = lock(&self.pools);
+        match pools.values_mut().find(|p| p.imported && p.pool.name == *name) {
+            Some(pool) => {
+                pool.imported = false;
+                Ok(())
+            }
+            None => Err(ZfsError::NotFound(PoolGuid::new(0))),
+        }
+    }
+}
