@@ -1,5 +1,8 @@
 //! The project's build commands.
 
+mod lint;
+mod test;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -28,6 +31,10 @@ enum Command {
         #[arg(long)]
         out: Option<PathBuf>,
     },
+    /// Run the cases that prove the project; ends with `N passed, N failed`
+    Test(test::TestArgs),
+    /// Formatting, clippy, licences, duplicate dependencies
+    Lint,
     /// Resolve packages anew and move the lock files
     Update {
         /// The profiles to update
@@ -67,6 +74,8 @@ fn run(args: Args) -> anyhow::Result<()> {
             let built = siris_build::build(&request, &progress)?;
             println!("{}", built.raw.display());
         }
+        Command::Test(args) => test::run(args)?,
+        Command::Lint => lint::run()?,
         Command::Update { profiles } => {
             for profile in profiles {
                 for change in siris_build::update(&checkout(), &profile, &progress)? {

@@ -1,0 +1,162 @@
+//! `cargo xtask test`: everything that proves the project, in one run and one count.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use siris_host::cmd::{Cmd, Tool};
+use siris_tests::case::{Case, Tier};
+use siris_tests::lab::{Lab, LabOptions};
+use siris_tests::run::{self, Counts, Outcome};
+use siris_tests::{deadline, suites};
+
+/// What to run.
+#[derive(Debug, Args)]
+pub struct TestArgs {
+    /// Only cases whose name contains this
+    filter: Option<String>,
+    /// Every case that needs no boot, and a sample of those that do (the default)
+    #[arg(long, conflicts_with = "full")]
+    quick: bool,
+    /// Every case; writes tests/PROOF.md unless a filter is given
+    #[arg(long)]
+    full: bool,
+    /// Print the names of the cases that boot machines or build images, and run nothing
+    #[arg(long)]
+    list: bool,
+    /// Leave out what `cargo test` runs
+    #[arg(long)]
+    booted: bool,
+    /// Test this raw image, as it is, instead of building `siris`
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+    /// Machines at a time
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    jobs: usize,
+}
+
+impl TestArgs {
+    fn tier(&self) -> Tier {
+        if self.full { Tier::Full } else { Tier::Quick }
+    }
+}
+
+/// Runs it.
+///
+/// # Errors
+/// When a case fails, or the cases cannot be run.
+pub fn run(args: TestArgs) -> Result<()> {
+    let start = Instant::now();
+    let tier = args.tier();
+    let mut cases = suites::all();
+    cases.retain(|case| case.is_selected(tier, args.filter.as_deref()));
+    if args.list {
+        cases.iter().for_each(|case| println!("{:5}  {}", case.tier.name(), case.title()));
+        return Ok(());
+    }
+    let checkout = crate::checkout();
+    cargo_xtask(&checkout, &["setup"])?;
+    let counts = if args.booted { Counts::default() } else { cargo_test(&checkout, args.filter.as_deref())? };
+    let outcomes = if cases.is_empty() { Vec::new() } else { booted(&checkout, &args, &cases, counts, start)? };
+
+    let failed: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.failure.is_some()).collect();
+    println!();
+    failed.iter().for_each(|outcome| println!("FAILED {}", outcome.title));
+    let passed = counts.passed + outcomes.len() - failed.len();
+    let failures = counts.failed + failed.len();
+    let skipped = if counts.skipped > 0 { format!(", {} skipped", counts.skipped) } else { String::new() };
+    println!("{} in {} s", tier.name(), start.elapsed().as_secs());
+    println!("{passed} passed, {failures} failed{skipped}");
+    if failures > 0 {
+        std::process::exit(1);
+    }
+    if passed == 0 {
+        bail!("no case has that in its name");
+    }
+    Ok(())
+}
+
+fn booted(checkout: &Path, args: &TestArgs, cases: &[Case], counts: Counts, start: Instant) -> Result<Vec<Outcome>> {
+    let image = match &args.image {
+        Some(image) => image.clone(),
+        None => {
+            cargo_xtask(checkout, &["image", "siris"])?;
+            checkout.join("target/siris/siris/latest.raw")
+        }
+    };
+    deadline::catch_interrupts()?;
+    let tools = siris_build::tools(checkout, &siris_build::Progress::new())?;
+    let tier = args.tier();
+    let lab = Lab::open(LabOptions { tools, image, repository: checkout.to_owned(), tier })?;
+    println!("\n{} cases on {} ({})", cases.len(), lab.image().display(), lab.accel().name());
+    let outcomes = run::run(&lab, cases, args.jobs)?;
+    if args.full && args.filter.is_none() && !args.booted {
+        let image = lab.image().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let machine = format!("{cores} cores, QEMU with {}", lab.accel().name());
+        let proof = run::proof(tier, &image, &machine, counts, &outcomes, start.elapsed());
+        std::fs::write(checkout.join("tests/PROOF.md"), proof).context("write tests/PROOF.md")?;
+    }
+    Ok(outcomes)
+}
+
+fn cargo_xtask(checkout: &Path, args: &[&str]) -> Result<()> {
+    let status = Cmd::new(Tool::Cargo).arg("xtask").args(args).cwd(checkout).interactive()?;
+    if !status.success() {
+        bail!("`cargo xtask {}` ended with {status}", args.join(" "));
+    }
+    Ok(())
+}
+
+/// Runs `cargo test` over the workspace, passes on what it prints, and adds up its closing lines.
+fn cargo_test(checkout: &Path, filter: Option<&str>) -> Result<Counts> {
+    let log = checkout.join("target/siris/cargo-test.log");
+    std::fs::create_dir_all(checkout.join("target/siris"))?;
+    std::fs::write(&log, "")?;
+    let cargo = Cmd::new(Tool::Cargo).args(["test", "--workspace", "--no-fail-fast"]).args(filter);
+    let mut cargo = cargo.cwd(checkout).log(&log).spawn()?;
+    let mut counts = Counts::default();
+    for line in BufReader::new(cargo.stdout().context("cargo has no output")?).lines() {
+        let line = line?;
+        if let Some(more) = closing_line(&line) {
+            counts.passed += more.passed;
+            counts.failed += more.failed;
+            counts.skipped += more.skipped;
+        } else if !line.trim().is_empty() && !line.starts_with("running ") {
+            println!("{line}");
+        }
+    }
+    if let Err(error) = cargo.wait()
+        && counts.failed == 0
+    {
+        // Not a failed case: what the cases are in does not compile, or a test process died.
+        println!("{error}");
+        counts.failed += 1;
+    }
+    Ok(counts)
+}
+
+/// Reads `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
+fn closing_line(line: &str) -> Option<Counts> {
+    let rest = line.strip_prefix("test result: ")?.split_once(". ")?.1;
+    let count = |word: &str| {
+        let part = rest.split("; ").find_map(|part| part.strip_suffix(word));
+        part.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
+    };
+    Some(Counts { passed: count("passed"), failed: count("failed"), skipped: count("ignored") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::closing_line;
+
+    #[test]
+    fn a_closing_line_of_cargo_test_is_counted() {
+        let line = "test result: FAILED. 12 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s";
+        let counts = closing_line(line).unwrap();
+        assert_eq!((counts.passed, counts.failed, counts.skipped), (12, 2, 1));
+        assert!(closing_line("test a::b ... ok").is_none());
+    }
+}
