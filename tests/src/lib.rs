@@ -10,6 +10,7 @@
 
 pub mod accel;
 pub mod case;
+pub mod contract;
 pub mod deadline;
 pub mod disk;
 pub mod guest;

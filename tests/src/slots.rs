@@ -8,9 +8,11 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use siris_host::cmd::{Cmd, Tool};
 use siris_ibu::Manifest;
+use siris_slots::device::Window;
+use siris_slots::{BootEnv, fat};
 
 use crate::deadline;
 use crate::disk::{self, Partitions};
@@ -27,10 +29,11 @@ pub type Environment = BTreeMap<String, String>;
 /// Reads GRUB's environment.
 ///
 /// # Errors
-/// When the disk has none.
+/// When the disk has none, or the boot state in it is not sound.
 pub fn environment(machine: &Machine<'_>) -> Result<Environment> {
     let lab = machine.lab();
     let block = disk::read(lab, &machine.disk("os"), environment_offset(lab)?, ENV_LENGTH)?;
+    BootEnv::parse(&block).context("read the boot state")?;
     let text = String::from_utf8(block).context("GRUB's environment is not text")?;
     ensure!(text.starts_with(ENV_MAGIC), "GRUB's environment begins otherwise: {text}");
     let pairs = text[ENV_MAGIC.len()..].lines().filter_map(|line| line.split_once('='));
@@ -64,9 +67,16 @@ fn environment_offset(lab: &Lab) -> Result<u64> {
 /// When there is no such file, or it is shorter.
 pub fn file_offset(lab: &Lab, partition: &str, file: &str, at: u64) -> Result<u64> {
     let range = Partitions::of(lab.image())?.range(partition)?;
-    let image = File::open(lab.image())?;
-    let _ = (image, at, &range);
-    anyhow::bail!("no {file} on {partition}")
+    let mut image = File::open(lab.image())?;
+    let extents = fat::locate(&mut Window::new(&mut image, range.start, range.end - range.start), file)?;
+    let mut before = 0;
+    for extent in extents {
+        if at < before + extent.len {
+            return Ok(range.start + extent.offset + (at - before));
+        }
+        before += extent.len;
+    }
+    bail!("{file} on {partition} has {before} bytes, and byte {at} is wanted")
 }
 
 /// Waits until the running system has given back the try its boot has spent, which is when it is healthy; then
