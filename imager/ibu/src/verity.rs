@@ -204,11 +204,15 @@ pub fn build(
 /// Proves that `tree` is the tree of `verity`, block by block from the root hash down, and that `data` is what it
 /// was built over. The first bad block is the error.
 pub fn check(verity: &Verity, data: impl Read, tree: impl Read) -> Result<(), VerityError> {
-    let leaves = check_tree(verity, tree)?;
+    check_data(verity, data, &check_tree(verity, tree)?)
+}
+
+/// Proves that `data` is what `leaves`, as [`check_tree`] returns them, were made from.
+pub fn check_data(verity: &Verity, data: impl Read, leaves: &[u8]) -> Result<(), VerityError> {
     let hasher = BlockHasher::new(verity.salt);
     hash_data(data, verity.data_blocks, &hasher, |block, digest| {
         let at = block as usize * DIGEST_LEN;
-        match leaves[at..at + DIGEST_LEN] == digest {
+        match leaves.get(at..at + DIGEST_LEN) == Some(&digest) {
             true => Ok(()),
             false => Err(VerityError::BadDataBlock { block }),
         }
