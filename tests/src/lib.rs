@@ -21,5 +21,6 @@ pub mod run;
 pub mod serial;
 pub mod slots;
 pub mod snapshot;
+pub mod sources;
 pub mod suites;
 pub mod vm;

@@ -9,10 +9,12 @@ use crate::snapshot;
 use crate::vm::Vm;
 
 pub mod agent;
+pub mod bad_input;
 pub mod boot;
 pub mod corrupt;
 pub mod health;
 pub mod pools;
+pub mod repro;
 
 /// Every case there is.
 pub fn all() -> Vec<Case> {
@@ -22,6 +24,8 @@ pub fn all() -> Vec<Case> {
     cases.extend(health::cases());
     cases.extend(agent::cases());
     cases.extend(corrupt::cases());
+    cases.extend(bad_input::cases());
+    cases.extend(repro::cases());
     cases
 }
 
