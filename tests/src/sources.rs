@@ -9,8 +9,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use siris_host::cmd::{Cmd, Tool};
 
-use crate::lab::Lab;
-
 /// A copied checkout.
 #[derive(Debug)]
 pub struct Sources {
@@ -19,15 +17,14 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Copies what git tracks or would track, as it is in the checkout now, to `dir`.
+    /// Copies what git tracks or would track in `checkout`, as it is now, to `dir`.
     ///
     /// # Errors
     /// When git or a copy fails.
-    pub fn copy(lab: &Lab, dir: PathBuf) -> Result<Self> {
-        let list =
-            Cmd::new(Tool::Git).args(["ls-files", "-coz", "--exclude-standard"]).cwd(lab.repository()).output()?;
+    pub fn copy(checkout: &Path, dir: PathBuf) -> Result<Self> {
+        let list = Cmd::new(Tool::Git).args(["ls-files", "-coz", "--exclude-standard"]).cwd(checkout).output()?;
         for name in String::from_utf8_lossy(&list).split_terminator('\0') {
-            let (from, to) = (lab.repository().join(name), dir.join(name));
+            let (from, to) = (checkout.join(name), dir.join(name));
             let Ok(meta) = fs::symlink_metadata(&from) else { continue };
             fs::create_dir_all(to.parent().unwrap_or(&dir))?;
             if meta.is_symlink() {
@@ -36,7 +33,7 @@ impl Sources {
                 fs::copy(&from, &to).with_context(|| format!("copy {}", from.display()))?;
             }
         }
-        Ok(Sources { dir, target: lab.cache().join("cargo") })
+        Ok(Sources { dir, target: checkout.join("target/siris/vm-cache/cargo") })
     }
 
     /// Where it lies.

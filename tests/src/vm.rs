@@ -22,6 +22,14 @@ use crate::serial::Serial;
 /// How long a boot may take before it counts as hung: some ten times of what it takes.
 pub const BOOT: Duration = Duration::from_secs(420);
 
+/// A port of the loopback that nothing listens on now.
+///
+/// # Errors
+/// When the system has none.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
 /// A machine that is off.
 #[derive(Debug)]
 pub struct Machine<'a> {
@@ -112,6 +120,26 @@ impl<'a> Machine<'a> {
         self.launch(&[])
     }
 
+    /// Runs it with its console on the caller's terminal until it is off; `ssh_port` leads to its SSH. Ctrl-A X ends
+    /// it, Ctrl-A C leads to QEMU's monitor, Ctrl-C goes to the guest.
+    ///
+    /// # Errors
+    /// When QEMU does not start or fails.
+    pub fn on_terminal(&self, ssh_port: u16) -> Result<()> {
+        let mut arguments = self.spec.arguments(&self.dir, &self.sockets, ssh_port);
+        for argument in &mut arguments {
+            if argument.starts_with("socket,id=serial,") {
+                *argument = "stdio,id=serial,mux=on,signal=off".into();
+            }
+        }
+        let qemu = self.lab.tool(Tool::Qemu).args(self.lab.accel().arguments()).args(arguments);
+        let status = qemu.args(["-mon", "chardev=serial,mode=readline"]).interactive()?;
+        if !status.success() {
+            bail!("QEMU ended with {status}");
+        }
+        Ok(())
+    }
+
     /// Switches it on in a saved state.
     pub(crate) fn resume(self, state: &Path) -> Result<Vm<'a>> {
         let mut vm = self.launch(&["-incoming", "defer"])?;
@@ -133,7 +161,7 @@ impl<'a> Machine<'a> {
     }
 
     fn try_launch(&self, extra: &[&str]) -> Result<(Running, Qmp, Serial, Guest<'a>)> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port()?;
         let log = self.dir.join("qemu.log");
         let mut qemu = self
             .lab

@@ -30,7 +30,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn sources(bench: &Bench<'_>) -> Result<Sources> {
-    Sources::copy(bench.lab, bench.dir().join("checkout"))
+    Sources::copy(bench.lab.repository(), bench.dir().join("checkout"))
 }
 
 /// One error, at the end, that does not dump anything.

@@ -24,7 +24,7 @@ pub fn cases() -> Vec<Case> {
 /// umask and time zone, and at another time.
 fn rebuilt(bench: &Bench<'_>) -> Result<()> {
     let first = slots::manifest(bench.lab)?;
-    let sources = Sources::copy(bench.lab, bench.dir().join("some where else"))?;
+    let sources = Sources::copy(bench.lab.repository(), bench.dir().join("some where else"))?;
     let (cache, out) = (bench.dir().join("cache"), bench.dir().join("out"));
     fs::create_dir(&cache)?;
     let store = siris_build::cache::Cache::default_dir()?.join("store");
