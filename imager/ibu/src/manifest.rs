@@ -271,14 +271,11 @@ impl Manifest {
         });
         // Beyond this, sums and block counts would have to be checked for overflow everywhere.
         let limit = 1 << 46;
-        let small = |path, size: u64, check: &mut dyn FnMut(bool, &'static str, &dyn Fn() -> String)| {
-            check(size > 0 && size < limit, path, &|| format!("{size} is out of range"));
-        };
-        small("root.size", root, &mut check);
-        small("tree.size", tree, &mut check);
-        small("boot.size", self.boot.size.bytes(), &mut check);
         let boot = self.boot.size.bytes();
-        check(boot % 4096 == 0, "boot.size", &|| format!("{boot} is not a multiple of 4096"));
+        for (path, size) in [("root.size", root), ("tree.size", tree), ("boot.size", boot)] {
+            check(size > 0 && size < limit, path, &|| format!("{size} is out of range"));
+        }
+        check(boot.is_multiple_of(4096), "boot.size", &|| format!("{boot} is not a multiple of 4096"));
         if root < limit && tree < limit {
             check(verity.data_blocks.checked_mul(verity::BLOCK) == Some(root), "verity.data-blocks", &|| {
                 format!("{} blocks of {} bytes are not root.size, {root}", verity.data_blocks, verity::BLOCK)

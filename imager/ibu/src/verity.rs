@@ -170,7 +170,7 @@ pub fn build(
     uuid: Uuid,
     tree_out: &mut impl Write,
 ) -> Result<Verity, VerityError> {
-    if data_len == 0 || data_len % BLOCK != 0 {
+    if data_len == 0 || !data_len.is_multiple_of(BLOCK) {
         return Err(VerityError::DataLength(data_len));
     }
     let data_blocks = data_len / BLOCK;

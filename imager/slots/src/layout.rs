@@ -219,7 +219,7 @@ impl Layout {
     pub fn plan(disk: ByteSize, sector: SectorSize, sizes: &Sizes, guids: &GuidSource) -> Result<Self, LayoutError> {
         for part in Part::ALL {
             let size = sizes.of(part).unwrap_or(sizes.state_min);
-            if size.bytes() == 0 || size.bytes() % MIB != 0 {
+            if size.bytes() == 0 || !size.bytes().is_multiple_of(MIB) {
                 return Err(LayoutError::Unaligned { label: part.label(), size });
             }
         }

@@ -1,9 +1,10 @@
-use std::io::Cursor;
+use std::io::{Cursor, Write};
 
 use proptest::test_runner::Config;
 use proptest::{collection, proptest};
 
 use super::*;
+use crate::device::Zeros;
 
 fn spec(mib: u64, sector: SectorSize) -> FatSpec {
     FatSpec { size: ByteSize::mib(mib), sector, label: "SIRIS_ESP", volume_id: 0x1234_5678 }
@@ -50,14 +51,45 @@ fn files_are_found_where_they_were_put() {
     }
 }
 
+/// Another implementation reads what is made here, and is read.
+#[test]
+fn fatfs_agrees() {
+    let big: Vec<u8> = (0..1_000_000u32).map(|n| (n % 241) as u8).collect();
+    for (mib, sector) in [(2, SECTORS[0]), (8, SECTORS[1]), (30, SECTORS[0]), (128, SECTORS[0]), (300, SECTORS[1])] {
+        let spec = spec(mib, sector);
+        let files: [(&str, &[u8]); 4] =
+            [("EFI/BOOT/BOOTX64.EFI", &big), ("EFI/Longer name than 8.3", b"x"), ("empty", b""), ("EFI/a+b", b"y")];
+        let fs = fatfs::FileSystem::new(Cursor::new(built(&spec, &files).unwrap()), fatfs::FsOptions::new()).unwrap();
+        assert_eq!((fs.volume_label().as_str(), fs.volume_id()), ("SIRIS_ESP", 0x1234_5678));
+        assert_eq!(fs.read_volume_label_from_root_dir().unwrap().as_deref(), Some("SIRIS_ESP"));
+        for (path, content) in files {
+            let mut found = Vec::new();
+            fs.root_dir().open_file(path).unwrap().read_to_end(&mut found).unwrap();
+            assert_eq!(found, content, "{path}");
+        }
+        let names: Vec<_> = fs.root_dir().open_dir("EFI").unwrap().iter().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names, [".", "..", "BOOT", "Longer name than 8.3", "a+b"]);
+
+        let mut theirs = Cursor::new(vec![0; (mib << 20) as usize]);
+        let format = fatfs::FormatVolumeOptions::new().bytes_per_sector(sector.bytes() as u16);
+        fatfs::format_volume(&mut theirs, format).unwrap();
+        let fs = fatfs::FileSystem::new(&mut theirs, fatfs::FsOptions::new()).unwrap();
+        fs.root_dir().create_dir("a dir").unwrap().create_file("f").unwrap().write_all(&big).unwrap();
+        fs.unmount().unwrap();
+        assert_eq!(read(&mut theirs, "A dir/F").unwrap(), big);
+    }
+}
+
 #[test]
 fn a_system_partition_is_fat32_where_it_can_be() {
     for (mib, sector, kind) in [(128, 512, "FAT32   "), (256, 512, "FAT32   ")] {
         let image = built(&spec(mib, SectorSize::from_bytes(sector).unwrap()), &[]).unwrap();
         assert_eq!(&image[82..90], kind.as_bytes());
     }
-    let image = built(&spec(128, SectorSize::S4096), &[]).unwrap();
-    assert_eq!(&image[54..62], b"FAT16   ");
+    for mib in [128, 256] {
+        let image = built(&spec(mib, SectorSize::S4096), &[]).unwrap();
+        assert_eq!(&image[54..62], b"FAT16   ");
+    }
 }
 
 #[test]
@@ -76,8 +108,14 @@ fn overwriting_changes_the_content_and_nothing_else() {
 fn too_much_and_odd_names_are_refused() {
     let spec = spec(1, SectorSize::S512);
     assert_eq!(built(&spec, &[("big", &vec![1; 2 << 20])]).unwrap_err().code(), "fat-store");
-    assert_eq!(built(&spec, &[("a?b", b"")]).unwrap_err().code(), "fat-store");
-    assert_eq!(built(&spec, &[("twice", b"1"), ("twice", b"2")]).unwrap_err().code(), "fat-store");
+    for path in ["a?b", "", "a//b", "é", "dot.", "dir/"] {
+        assert_eq!(built(&spec, &[(path, b"")]).unwrap_err().code(), "fat-name", "{path}");
+    }
+    for twice in ["twice", "TWICE", "twice/below"] {
+        assert_eq!(built(&spec, &[("twice", b"1"), (twice, b"2")]).unwrap_err().code(), "fat-name");
+    }
+    let zero = FatSpec { size: ByteSize::from_bytes(8192), ..spec };
+    assert_eq!(built(&zero, &[]).unwrap_err().code(), "fat-size");
     assert_eq!(built(&FatSpec { label: "lower", ..spec }, &[]).unwrap_err().code(), "fat-label");
 }
 
