@@ -24,6 +24,15 @@ pub enum Bus {
     Nvme,
 }
 
+/// Who reads the serial console and types on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Console {
+    /// The harness, through a log and a socket; a second socket controls QEMU.
+    Harness,
+    /// The person at the terminal, who also has QEMU's monitor there (Ctrl-A C) and its way out (Ctrl-A X).
+    Terminal,
+}
+
 /// A system credential, handed over in SMBIOS type 11.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credential {
@@ -84,7 +93,7 @@ impl Spec {
     ///
     /// `dir` holds the disks (`os.qcow2`, `vars.qcow2`, `data0.qcow2`, ...) and logs, `sockets` the sockets;
     /// `ssh_port` of the host's loopback leads to the guest's SSH. The guest's network leads nowhere else.
-    pub fn arguments(&self, dir: &Path, sockets: &Path, ssh_port: u16) -> Vec<String> {
+    pub fn arguments(&self, dir: &Path, sockets: &Path, ssh_port: u16, console: Console) -> Vec<String> {
         let (dir, sockets) = (dir.display(), sockets.display());
         let mut args: Vec<String> = Vec::new();
         let mut add = |option: &str, value: String| args.extend([option.to_owned(), value]);
@@ -97,12 +106,18 @@ impl Spec {
         // The chipset's watchdog must reset the machine, as on a real board.
         add("-global", "ICH9-LPC.noreboot=off".into());
         add("-device", "virtio-rng-pci".into());
-        add(
-            "-chardev",
-            format!("socket,id=serial,path={sockets}/serial,server=on,wait=off,logfile={dir}/serial.log,logappend=on"),
-        );
+        let log = format!("logfile={dir}/serial.log,logappend=on");
+        match console {
+            Console::Harness => {
+                add("-chardev", format!("socket,id=serial,path={sockets}/serial,server=on,wait=off,{log}"));
+                add("-qmp", format!("unix:{sockets}/qmp,server=on,wait=off"));
+            }
+            Console::Terminal => {
+                add("-chardev", format!("stdio,id=serial,mux=on,signal=off,{log}"));
+                add("-mon", "chardev=serial".into());
+            }
+        }
         add("-serial", "chardev:serial".into());
-        add("-qmp", format!("unix:{sockets}/qmp,server=on,wait=off"));
         add("-netdev", format!("user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{ssh_port}-:22"));
         add("-device", "virtio-net-pci,netdev=net,romfile=".into());
         if self.firmware == Firmware::Uefi {
@@ -150,7 +165,7 @@ fn base64(bytes: &[u8]) -> String {
 mod tests {
     use std::path::Path;
 
-    use super::{Bus, Firmware, Spec, base64};
+    use super::{Bus, Console, Firmware, Spec, base64};
 
     #[test]
     fn base64_is_that_of_rfc_4648() {
@@ -171,7 +186,7 @@ mod tests {
     #[test]
     fn a_credential_with_commas_reaches_qemu_whole() {
         let spec = Spec::bare(Firmware::Bios, Bus::Sata).with("network.network.x", "[Match]\nName=a,b");
-        let args = spec.arguments(Path::new("/d"), Path::new("/s"), 1);
+        let args = spec.arguments(Path::new("/d"), Path::new("/s"), 1, Console::Harness);
         assert!(
             args.contains(
                 &"type=11,value=io.systemd.credential.binary:network.network.x=W01hdGNoXQpOYW1lPWEsYg==".into()

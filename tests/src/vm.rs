@@ -15,7 +15,7 @@ use crate::deadline;
 use crate::disk;
 use crate::guest::Guest;
 use crate::lab::{Bench, Lab};
-use crate::machine::{Firmware, Spec};
+use crate::machine::{Console, Firmware, Spec};
 use crate::qmp::Qmp;
 use crate::serial::Serial;
 
@@ -140,6 +140,23 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
+    /// Switches it on with its serial console on this terminal, and waits until it is off.
+    ///
+    /// # Errors
+    /// When QEMU does not start or fails.
+    pub fn on_terminal(self, ssh_port: u16) -> Result<()> {
+        let status = self
+            .lab
+            .tool(Tool::Qemu)
+            .args(self.lab.accel().arguments())
+            .args(self.spec.arguments(&self.dir, &self.sockets, ssh_port, Console::Terminal))
+            .interactive()?;
+        if !status.success() {
+            bail!("QEMU ended with {status}");
+        }
+        Ok(())
+    }
+
     /// Switches it on in a saved state.
     pub(crate) fn resume(self, state: &Path) -> Result<Vm<'a>> {
         let mut vm = self.launch(&["-incoming", "defer"])?;
@@ -167,7 +184,7 @@ impl<'a> Machine<'a> {
             .lab
             .tool(Tool::Qemu)
             .args(self.lab.accel().arguments())
-            .args(self.spec.arguments(&self.dir, &self.sockets, port))
+            .args(self.spec.arguments(&self.dir, &self.sockets, port, Console::Harness))
             .args(extra)
             .log(&log)
             .spawn()?;
@@ -185,6 +202,14 @@ impl<'a> Machine<'a> {
         let guest = Guest::new(self.lab, port, self.sockets.join("ssh"), self.dir.join("ssh.log"));
         Ok((qemu, qmp, serial, guest))
     }
+}
+
+/// A port of the loopback that nothing listens on at the moment.
+///
+/// # Errors
+/// When there is none.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// A machine that is on.
