@@ -1,16 +1,23 @@
-//! The project's build commands.
+//! The project's build commands: parses, calls, prints. What they do is in `imager/build` and `tests`.
 
+mod bench;
 mod lint;
+mod setup;
 mod test;
+mod vm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
-use siris_build::{Progress, Request};
+use siris_build::{Artefacts, Progress, Request};
 use siris_ibu::Version;
 
 /// Builds, boots and tests SIRIS OS.
+///
+/// Exit status: 0 when what was asked for is done, 1 when it is not (the last line says why), 2 for a wrong command
+/// line. Downloads, roots and layers are kept in $SIRIS_CACHE, or siris in the user's cache directory.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
 struct Args {
@@ -20,37 +27,64 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Install what building needs on this host (asks once on a terminal)
+    Setup {
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
     /// Build a disk image from a profile
     Image {
         /// The profile: a file of image-profiles/ without its .toml
         profile: String,
-        /// The image's version; the workspace's by default
+        /// Boot it, wait until its agent says healthy, print its status and power it off
+        #[arg(long)]
+        boot: bool,
+        /// The image's version, MAJOR.MINOR.PATCH; the workspace's by default
         #[arg(long)]
         version: Option<Version>,
         /// Where artefacts go; target/siris/PROFILE by default
-        #[arg(long)]
+        #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
+        /// Print what was built as JSON
+        #[arg(long)]
+        json: bool,
+        /// Also print what each package costs in bytes, the largest first
+        #[arg(long)]
+        sizes: bool,
     },
-    /// Run the cases that prove the project; ends with `N passed, N failed`
-    Test(test::TestArgs),
-    /// Formatting, clippy, licences, duplicate dependencies
-    Lint,
+    /// Boot a profile's image on this terminal; nothing it writes is kept
+    Vm {
+        /// The profile
+        profile: String,
+        /// What starts it
+        #[arg(long, value_enum, default_value = "uefi")]
+        firmware: vm::FirmwareArg,
+    },
     /// Resolve packages anew and move the lock files
     Update {
         /// The profiles to update
         #[arg(default_values_t = [String::from("siris"), String::from("alto")])]
         profiles: Vec<String>,
     },
+    /// Show the keys of this machine; makes the development pair if there is none
+    Keys,
+    /// Prove everything: unit, golden, property and private-bus tests, then the image booted in VMs
+    Test(test::TestArgs),
+    /// Check format, lints, licences and duplicate dependencies
+    Lint,
+    /// Measure; prints a table
+    Bench(bench::BenchArgs),
 }
 
-fn checkout() -> PathBuf {
+/// The checkout this command was compiled from.
+pub fn checkout() -> PathBuf {
     let own = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     own.parent().map(PathBuf::from).unwrap_or(own)
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    match run(args) {
+    match run(Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -62,27 +96,69 @@ fn main() -> ExitCode {
 fn run(args: Args) -> anyhow::Result<()> {
     let progress = Progress::new();
     match args.command {
-        Command::Image { profile, version, out } => {
+        Command::Setup { yes } => setup::ensure(yes),
+        Command::Image { profile, boot, version, out, json, sizes } => {
+            setup::ensure(false)?;
             let version = match version {
                 Some(version) => version,
                 None => env!("CARGO_PKG_VERSION").parse()?,
             };
             let mut request = Request::new(checkout(), &profile, version);
             if let Some(out) = out {
-                request.out = out;
+                request.out = std::path::absolute(&out).with_context(|| format!("cannot use {}", out.display()))?;
             }
             let built = siris_build::build(&request, &progress)?;
-            println!("{}", built.raw.display());
+            report(&built, json, sizes)?;
+            if boot { vm::prove_boot(&built.raw, &progress) } else { Ok(()) }
         }
-        Command::Test(args) => test::run(args)?,
-        Command::Lint => lint::run()?,
+        Command::Vm { profile, firmware } => {
+            setup::ensure(false)?;
+            let request = Request::new(checkout(), &profile, env!("CARGO_PKG_VERSION").parse()?);
+            let built = siris_build::build(&request, &progress)?;
+            vm::interactive(&built.raw, firmware, &progress)
+        }
         Command::Update { profiles } => {
+            setup::ensure(false)?;
             for profile in profiles {
                 for change in siris_build::update(&checkout(), &profile, &progress)? {
                     println!("{change}");
                 }
             }
+            Ok(())
         }
+        Command::Keys => keys(),
+        Command::Test(args) => test::run(args),
+        Command::Lint => lint::run(),
+        Command::Bench(args) => bench::run(args),
     }
+}
+
+fn report(built: &Artefacts, json: bool, sizes: bool) -> anyhow::Result<()> {
+    if json {
+        let (raw, latest) = (built.raw.display().to_string(), built.latest.display().to_string());
+        let value = serde_json::json!({
+            "raw": raw,
+            "latest": latest,
+            "root-sha256": built.root_sha256()?.to_string(),
+            "manifest": built.manifest.display().to_string(),
+            "signature": built.signature.display().to_string(),
+            "sbom": built.sbom.display().to_string(),
+        });
+        println!("{value:#}");
+    } else {
+        println!("{} (root image SHA-256 {})", built.raw.display(), built.root_sha256()?);
+    }
+    if sizes {
+        print!("{}", std::fs::read_to_string(&built.sizes).with_context(|| format!("cannot read {}", built.sizes.display()))?);
+    }
+    Ok(())
+}
+
+fn keys() -> anyhow::Result<()> {
+    let key = siris_build::keys::development(&siris_build::keys::default_dir()?)?;
+    let public = key.secret.public();
+    let made = if key.created { "made" } else { "there already" };
+    println!("DEVELOPMENT key {} ({made}): {}", public.id(), key.public_file.display());
+    println!("It signs images on this machine only. A release is signed with a release key, elsewhere.");
     Ok(())
 }

@@ -12,10 +12,12 @@ use crate::error::BuildError;
 use crate::keys;
 use crate::lock::Lock;
 use crate::parts::{Parts, kernel_release, zfs_sources};
+use crate::payload::{Artefacts, PayloadInput};
 use crate::profile::{Profile, Profiles};
 use crate::progress::Progress;
 use crate::rootfs::RootInput;
 use crate::roots::{Roots, builder};
+use crate::sbom;
 
 /// What to build, and where.
 #[derive(Debug, Clone)]
@@ -39,6 +41,11 @@ impl Request {
     }
 }
 
+/// Whether this process may make root file systems.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
 /// Everything opened that a build needs.
 struct Session {
     profiles: Profiles,
@@ -51,7 +58,7 @@ impl Session {
     fn open(checkout: &Path, profile: &str, progress: &Progress) -> Result<Session, BuildError> {
         let profiles = Profiles::new(checkout.join("image-profiles"));
         let profile = profiles.load(profile)?;
-        if !rustix::process::geteuid().is_root() {
+        if !is_root() {
             return Err(BuildError::NotRoot);
         }
         let cache = Cache::open(&Cache::default_dir()?, || progress.line("waiting for another build to end ..."))?;
@@ -138,7 +145,7 @@ pub fn tools(checkout: &Path, progress: &Progress) -> Result<Root, BuildError> {
 ///
 /// # Errors
 /// [`BuildError`]; nothing is then left under an artefact's final name.
-pub fn build(request: &Request, progress: &Progress) -> Result<Built, BuildError> {
+pub fn build(request: &Request, progress: &Progress) -> Result<Artefacts, BuildError> {
     let session = Session::open(&request.checkout, &request.profile, progress)?;
     let wanted = session.wanted();
     let lock = Lock::load(session.profiles.dir(), &session.profile.lock, &session.profile.suite, &wanted)?;
@@ -184,13 +191,18 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Built, BuildError
         epoch: lock.epoch,
     };
     let root = root.image(&session.cache, progress)?;
-    let _ = (initrd, root);
-    Ok(Built { raw: PathBuf::new() })
-}
-
-/// What a build made.
-#[derive(Debug, Clone)]
-pub struct Built {
-    /// The disk image.
-    pub raw: PathBuf,
+    let input = PayloadInput {
+        profile: &session.profile,
+        base: &base,
+        kernel: &kernel,
+        initrd: &initrd,
+        root: &root,
+        grub: &grub,
+        builder: &builder,
+        version: &request.version,
+        epoch: lock.epoch,
+    };
+    let boot = input.boot(&session.cache, progress)?;
+    let sbom = sbom::cyclonedx(&session.profile.product, &request.version, &lock);
+    input.artefacts(&boot, &key.secret, &sbom, &request.out, &session.cache, progress)
 }

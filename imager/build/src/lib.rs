@@ -13,6 +13,7 @@ pub mod image;
 pub mod keys;
 pub mod lock;
 pub mod parts;
+pub mod payload;
 pub mod profile;
 pub mod progress;
 pub mod rootfs;
@@ -20,6 +21,7 @@ pub mod roots;
 pub mod sbom;
 
 pub use error::BuildError;
-pub use image::{Built, Request, build, tools, update};
+pub use image::{Request, build, is_root, tools, update};
+pub use payload::Artefacts;
 pub use profile::{Profile, Profiles};
 pub use progress::Progress;

@@ -4,12 +4,14 @@
 //! its verity tree.
 //! Never: changes the base layer. The two are seen as one through an overlay while the image is written.
 
-use std::fmt::Write as _;
-use std::fs;
+
+use std::fs::{self, File};
+use std::io::{BufReader, BufWriter, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use siris_host::cmd::{Cmd, Tool};
+use siris_ibu::verity::{self, Salt};
 use siris_ibu::{Sha256, Version};
 
 use crate::cache::{Cache, Key, Layer};
@@ -99,8 +101,10 @@ impl RootInput<'_> {
                 .log(&log)
                 .run()
                 .map_err(|source| BuildError::Step { step: "root image", log: log.clone(), source })?;
+            let (config, kept) = (over.join("usr/lib/siris/boot/grub.cfg"), half.join("grub.cfg"));
+            fs::rename(&config, &kept).map_err(BuildError::io("keep", &config))?;
             fs::remove_dir_all(&over).map_err(BuildError::io("remove", &over))?;
-            let size = fs::metadata(half.join("root.erofs")).map(|m| m.len()).unwrap_or_default();
+            let size = hash_tree(half, &key.digest(), &uuid)?;
             step.done(megabytes(size));
             Ok(())
         })
@@ -138,8 +142,7 @@ impl RootInput<'_> {
         let mut text = String::new();
         for (kind, dirs) in [("persist", &self.profile.persist), ("volatile", &self.profile.volatile)] {
             for dir in dirs {
-                // Writing to a String cannot fail.
-                let _ = writeln!(text, "{kind} {dir}");
+                text.push_str(&format!("{kind} {dir}\n"));
             }
         }
         text
@@ -161,6 +164,23 @@ impl RootInput<'_> {
              VERSION_CODENAME={suite}\nIMAGE_ID={product}\nIMAGE_VERSION={version}\n"
         )
     }
+}
+
+/// Writes `root.tree` and `verity.json` beside `root.erofs`; returns the image's size.
+fn hash_tree(dir: &Path, salt: &Sha256, uuid: &str) -> Result<u64, BuildError> {
+    let payload = |message: String| BuildError::Payload { what: "hashing the root image", message };
+    let (image_path, tree_path) = (dir.join("root.erofs"), dir.join("root.tree"));
+    let image = File::open(&image_path).map_err(BuildError::io("open", &image_path))?;
+    let size = image.metadata().map_err(BuildError::io("look at", &image_path))?.len();
+    let mut tree = BufWriter::new(File::create(&tree_path).map_err(BuildError::io("make", &tree_path))?);
+    let uuid = uuid.parse().map_err(|e| payload(format!("{uuid}: {e}")))?;
+    let salt = Salt::from_bytes(*salt.as_bytes());
+    let verity = verity::build(BufReader::with_capacity(1 << 20, image), size, salt, uuid, &mut tree).map_err(|e| payload(e.to_string()))?;
+    tree.flush().map_err(BuildError::io("write", &tree_path))?;
+    let json = serde_json::to_string(&verity).map_err(|e| payload(e.to_string()))?;
+    let path = dir.join("verity.json");
+    fs::write(&path, json).map_err(BuildError::io("write", &path))?;
+    Ok(size)
 }
 
 /// In the builder: `$1` kernel, `$2` UUID, `$3` epoch, `$4` paths to remove, `$5` units to enable, `$6` to mask.
@@ -198,7 +218,21 @@ find $root/usr/lib/modules -name 'modules.*' -newermt @0 -exec touch -d @"$3" {}
 find $root -xdev -name __pycache__ -type d -prune -exec rm -rf {} +
 find $root/var/cache $root/var/tmp $root/var/log -mindepth 1 -maxdepth 1 -exec rm -rf {} +
 rm -rf $root/run/* $root/tmp/*
-(cd $root && du -xk --max-depth=0 . ; for d in usr/lib/modules usr/lib/firmware usr/bin usr/lib/x86_64-linux-gnu usr/share; do du -xsk $d; done) > /siris/out/sizes
+# What each package costs: the bytes of its files that are in the root.
+dpkg-query --root=$root -W -f '${db-fsys:Files}\n---${binary:Package}\n' | while IFS= read -r line; do
+    case $line in
+    ---*) echo "$line" ;;
+    *" "/*) echo "${line# }" ;;
+    esac
+done > /siris/mem/files
+package_sizes() {
+    find $root -xdev -type f -printf '%s %P\n' | awk '
+        NR == FNR { size["/" $2] = $1; next }
+        /^---/ { name = substr($0, 4); if (sum) print sum, name; sum = 0; next }
+        { sum += size[$0]; delete size[$0] }
+        END { for (f in size) rest += size[f]; print rest, "(everything that is in no package)" }' - /siris/mem/files
+}
+package_sizes | sort -rn > /siris/out/sizes
 mkfs.erofs --quiet -T"$3" -U"$2" -x1 /siris/out/root.erofs $root
 "#;
 

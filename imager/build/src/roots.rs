@@ -107,7 +107,12 @@ impl Roots<'_> {
             writeln!(index, "{}\nFilename: ./{name}\nSize: {size}\nSHA256: {sha256}\n", control.trim_end())
                 .map_err(BuildError::io("write", &index_path))?;
         }
-        Ok(())
+        // Essential packages are looked for by the suite's name, which only a release file gives an archive.
+        let index = fs::read(&index_path).map_err(BuildError::io("read", &index_path))?;
+        let release = dir.join("Release");
+        let (suite, digest, size) = (&lock.suite, siris_ibu::Sha256::of(&index), index.len());
+        let text = format!("Suite: {suite}\nCodename: {suite}\nSHA256:\n {digest} {size} Packages\n");
+        fs::write(&release, text).map_err(BuildError::io("write", &release))
     }
 }
 
