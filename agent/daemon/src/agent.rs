@@ -15,6 +15,7 @@ use crate::observe::{self, BootedSlot};
 use crate::pools::memory::{self, Memory};
 use crate::root::{PROVISION_FAULTS, Root, SETTINGS};
 use crate::settings::Settings;
+use crate::slots;
 
 /// The unit that imports the pools.
 pub const POOLS_UNIT: &str = "siris-pools.service";
@@ -87,7 +88,7 @@ impl Agent {
         });
         let slot = observe::booted_slot(&root);
         facts.slot_mismatch = slot.mismatch.clone();
-        facts.trial = slot.name.is_some_and(|name| crate::slots::on_trial(&root, name));
+        facts.trial = slot.slot.is_some_and(|slot| slots::on_trial(&root, slot));
         facts.state_free_min = Some(settings.state_free_min);
         facts.units = settings.units.iter().map(|u| (u.clone(), None)).collect();
         let shown = Shown { role: String::new(), verdict: Verdict::unknown(), expected: BTreeMap::new(), pools: BTreeMap::new() };
@@ -175,7 +176,10 @@ impl Agent {
     /// Asks ZFS for the pools and brings the memory of them up to date. Blocks.
     pub fn look_at_pools(&self) -> PoolChanges {
         let seen = self.zfs.pools();
+        // A trial ends while the agent runs: when the slot is kept.
+        let trial = self.slot.slot.is_some_and(|slot| self.lock().facts.trial && slots::on_trial(&self.root, slot));
         let mut state = self.lock();
+        state.facts.trial = trial;
         let seen = match seen {
             Ok(seen) => seen,
             Err(error) => {

@@ -49,7 +49,7 @@ pub enum StateFact {
     Writable {
         /// Bytes of the partition.
         size: u64,
-        /// Bytes free to root.
+        /// Bytes free to everyone, without what the file system keeps for root.
         free: u64,
     },
 }

@@ -3,11 +3,14 @@
 pub mod agent;
 pub mod bus;
 pub mod config;
+pub mod gate;
 pub mod health;
+pub mod host_keys;
 pub mod identity;
 pub mod notify;
 pub mod observe;
 pub mod pools;
+pub mod provision;
 pub mod root;
 pub mod run;
 pub mod settings;

@@ -7,9 +7,12 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use siris_agent::bus::Authority;
+use siris_agent::gate::{self, Patience};
+use siris_agent::host_keys::ensure_host_key;
 use siris_agent::pools::import::{Outcome, import_pools};
+use siris_agent::provision::{self, Credentials};
 use siris_agent::root::Root;
-use siris_agent::run;
+use siris_agent::{observe, run, slots};
 use siris_zfs::OpenZfs;
 
 /// The agent of a SIRIS box. Without a command it is the daemon.
@@ -25,6 +28,24 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Applies configuration and credentials to /etc and /root, early in the boot.
+    Provision,
+    /// Makes the SSH host key, unless there is one.
+    SshHostKeys,
+    /// Keeps the booted slot: marks it good and gives it its tries back.
+    Bless,
+    /// Waits until the box is healthy, or degraded only; fails with the reasons when it is not.
+    ///
+    /// Healthy and degraded pass. Failed must last a while, so that a service that is started again does not cost a
+    /// boot.
+    HealthGate {
+        /// Seconds to wait for the boot to be over.
+        #[arg(long, default_value_t = 600)]
+        timeout: u64,
+        /// Seconds for which failed is not believed yet.
+        #[arg(long, default_value_t = 45)]
+        settle: u64,
+    },
     /// Imports the pools the box is to have; once per boot.
     ImportPools {
         /// Seconds to wait for late devices.
@@ -38,6 +59,30 @@ fn main() -> anyhow::Result<()> {
     let root = Root::new(arguments.root);
     match arguments.command {
         None => daemon(root),
+        Some(Command::Provision) => {
+            // A box that could not be provisioned in full still has to boot, so that it can be mended.
+            for fault in provision::provision(&root, &Credentials::from_environment()) {
+                eprintln!("{fault}");
+            }
+            Ok(())
+        }
+        Some(Command::SshHostKeys) => Ok(ensure_host_key(&root).map(drop)?),
+        Some(Command::Bless) => {
+            let slot = observe::booted_slot(&root).slot.ok_or(slots::SlotsError::NoSlot)?;
+            let what = if slots::bless(&root, slot)? { "is good from now on, and has all its tries" } else { "is good already" };
+            eprintln!("slot {slot} {what}");
+            Ok(())
+        }
+        Some(Command::HealthGate { timeout, settle }) => {
+            let patience = Patience { limit: Duration::from_secs(timeout), settle: Duration::from_secs(settle) };
+            runtime()?.block_on(async {
+                let reasons = gate::gate(&system_bus().await?, patience).await?;
+                for reason in reasons {
+                    eprintln!("degraded: {}: {}", reason.code, reason.text);
+                }
+                Ok(())
+            })
+        }
         Some(Command::ImportPools { wait }) => {
             let outcome = import_pools(&root, &OpenZfs, Duration::from_secs(wait), &mut std::thread::sleep)?;
             if let Outcome::Done(failed) = outcome {
@@ -50,15 +95,20 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-fn daemon(root: Root) -> anyhow::Result<()> {
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(2)
         // A thread that waits for work wakes up in vain.
         .thread_keep_alive(Duration::from_millis(100))
         .build()?;
-    runtime.block_on(async {
-        let connection = zbus::connection::Builder::system().build().await.context("cannot reach the system bus")?;
-        run::serve(connection, root, Arc::new(OpenZfs), Authority::Polkit).await
-    })
+    Ok(runtime)
+}
+
+async fn system_bus() -> anyhow::Result<zbus::Connection> {
+    zbus::connection::Builder::system().build().await.context("cannot reach the system bus")
+}
+
+fn daemon(root: Root) -> anyhow::Result<()> {
+    runtime()?.block_on(async { run::serve(system_bus().await?, root, Arc::new(OpenZfs), Authority::Polkit).await })
 }

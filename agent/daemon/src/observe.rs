@@ -2,8 +2,12 @@
 
 use std::path::Path;
 
+use siris_slots::layout::Part;
+use siris_slots::Slot;
+
 use crate::health::StateFact;
 use crate::root::Root;
+use crate::slots::boot_word;
 
 /// What lies on the state partition and what the agent may write: its own directory there.
 const STATE_PROBE: &str = "/var/lib/siris";
@@ -18,43 +22,47 @@ pub fn state_partition(root: &Root) -> StateFact {
     match rustix::fs::statvfs(root.path(STATE_PROBE)) {
         Err(_) => StateFact::NotMounted,
         Ok(fs) if fs.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) => StateFact::ReadOnly,
-        Ok(fs) => StateFact::Writable { size: fs.f_blocks * fs.f_frsize, free: fs.f_bfree * fs.f_frsize },
+        Ok(fs) => StateFact::Writable { size: fs.f_blocks * fs.f_frsize, free: fs.f_bavail * fs.f_frsize },
     }
 }
 
 /// What the kernel command line and the disk say about the booted slot.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BootedSlot {
-    /// `a` or `b`; `None` when not booted from a slot.
-    pub name: Option<&'static str>,
+    /// The slot; `None` when not booted from one.
+    pub slot: Option<Slot>,
     /// Why it is not to be believed.
     pub mismatch: Option<String>,
 }
 
+impl BootedSlot {
+    /// `a`, `b` or nothing.
+    pub fn word(&self) -> &'static str {
+        self.slot.map_or("", Slot::as_str)
+    }
+}
+
 /// Reads `siris.slot` and checks it against the number of the partition that `siris.root` names.
 pub fn booted_slot(root: &Root) -> BootedSlot {
-    let line = root.read("/proc/cmdline").ok().flatten().unwrap_or_default();
-    let value = |key: &str| line.split_ascii_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-    let (name, number) = match value("siris.slot") {
-        None => return BootedSlot::default(),
-        Some("a") => ("a", "5"),
-        Some("b") => ("b", "6"),
-        Some(other) => return BootedSlot { name: None, mismatch: Some(format!("siris.slot={other} is no slot")) },
+    let Some(word) = boot_word(root, "siris.slot") else { return BootedSlot::default() };
+    let Ok(slot) = word.parse::<Slot>() else {
+        return BootedSlot { slot: None, mismatch: Some(format!("siris.slot={word} is no slot")) };
     };
-    let mismatch = match value("siris.root") {
+    let number = Part::Root(slot).number();
+    let mismatch = match boot_word(root, "siris.root") {
         None => Some("the kernel command line has siris.slot and no siris.root".to_owned()),
-        Some(partuuid) => partition_number(root, partuuid)
-            .filter(|found| found != number)
-            .map(|found| format!("siris.slot={name} is partition {number}, but siris.root is partition {found}")),
+        Some(partuuid) => partition_number(root, &partuuid)
+            .filter(|found| *found != number)
+            .map(|found| format!("siris.slot={slot} is partition {number}, but siris.root is partition {found}")),
     };
-    BootedSlot { name: Some(name), mismatch }
+    BootedSlot { slot: Some(slot), mismatch }
 }
 
 /// The partition's number on its disk; `None` when the device is not to be seen, which is not the slot's fault.
-fn partition_number(root: &Root, partuuid: &str) -> Option<String> {
+fn partition_number(root: &Root, partuuid: &str) -> Option<u32> {
     let link = std::fs::read_link(root.path(format!("/dev/disk/by-partuuid/{}", partuuid.to_ascii_lowercase()))).ok()?;
     let device = Path::new(&link).file_name()?.to_str()?;
-    Some(root.read(&format!("/sys/class/block/{device}/partition")).ok()??.trim().to_owned())
+    root.read(&format!("/sys/class/block/{device}/partition")).ok()??.trim().parse().ok()
 }
 
 /// Seconds since the kernel started.
@@ -84,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_slot_is_believed_when_the_partition_is_its_own() {
-        assert_eq!(booted("ro siris.slot=a siris.root=AA-BB\n", "5\n"), BootedSlot { name: Some("a"), mismatch: None });
+        assert_eq!(booted("ro siris.slot=a siris.root=AA-BB\n", "5\n"), BootedSlot { slot: Some(Slot::A), mismatch: None });
         assert!(booted("siris.slot=b siris.root=aa-bb", "5\n").mismatch.is_some());
         assert!(booted("siris.slot=c siris.root=aa-bb", "5\n").mismatch.is_some());
         assert!(booted("siris.slot=a", "5\n").mismatch.is_some());

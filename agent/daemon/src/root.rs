@@ -4,7 +4,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 /// The agent's own settings, made by the image build from the profile.
@@ -93,6 +93,10 @@ fn replace(temporary: &Path, target: &Path, content: &[u8], mode: u32) -> io::Re
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(temporary)?;
     // The mode given to open is cut by the umask, and not given at all to a left-over file.
     file.set_permissions(fs::Permissions::from_mode(mode))?;
+    if let Ok(old) = fs::metadata(target) {
+        // /etc/shadow is of group shadow.
+        fchown(&file, Some(old.uid()), Some(old.gid()))?;
+    }
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(temporary, target)

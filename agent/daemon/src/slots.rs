@@ -1,39 +1,217 @@
-//! The slots, as far as the agent reads them.
+//! The slots of this box: where they are on the disk it was booted from, what GRUB's environment and the slots
+//! themselves say, and the one change the agent makes: keeping the booted slot.
+//!
+//! Never: looks at another disk than the one that holds the booted root; mounts anything.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
 
 use siris_api::SlotStatus;
+use siris_slots::bootenv::{self, BootEnvError};
+use siris_slots::device::Device;
+use siris_slots::fat::{self, FatError};
+use siris_slots::gpt::{self, GptError};
+use siris_slots::layout::Part;
+use siris_slots::trailer::{SlotInfo, read_slot};
+use siris_slots::{BootEnv, Layout, SectorSize, Slot, SlotState};
+use zbus::{OwnedVariant, Variant};
 
 use crate::root::Root;
 
-/// Why the slots cannot be read.
+/// Why the slots cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum SlotsError {
     /// The box was not booted from a slot.
-    #[error("this system was not booted from a slot")]
+    #[error("this system was not booted from a slot: the kernel command line has no siris.slot and siris.root")]
     NoSlot,
+    /// The disk, or a partition of it, is not to be found.
+    #[error("cannot find the partition the system was booted from")]
+    FindDisk(#[source] io::Error),
+    /// The disk cannot be opened or read.
+    #[error("cannot read {}", .0.display())]
+    ReadDisk(PathBuf, #[source] io::Error),
+    /// The disk has sectors of an unknown size.
+    #[error("{} has sectors of {} bytes", .0.display(), .1)]
+    Sectors(PathBuf, u64),
+    /// The disk's partitions are not ours.
+    #[error("the partitions of the OS disk cannot be read")]
+    ReadLayout(#[from] GptError),
+    /// GRUB's environment cannot be read or written on its file system.
+    #[error("cannot get at the boot environment on the EFI system partition")]
+    ReachEnvironment(#[from] FatError),
+    /// GRUB's environment makes no sense, or the change to it.
+    #[error("the boot environment cannot be used")]
+    UseEnvironment(#[from] BootEnvError),
+    /// The change did not reach the disk.
+    #[error("cannot write the boot environment to the disk")]
+    Sync(#[source] io::Error),
 }
 
-/// Whether the slot is on trial: booted, and not yet found good.
-pub fn on_trial(_root: &Root, _name: &str) -> bool {
-    false
+impl SlotsError {
+    /// The stable code of this error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            SlotsError::NoSlot => "no-slot",
+            SlotsError::FindDisk(_) | SlotsError::ReadDisk(..) | SlotsError::Sectors(..) => "os-disk-unreadable",
+            SlotsError::ReadLayout(error) => error.code(),
+            SlotsError::ReachEnvironment(error) => error.code(),
+            SlotsError::UseEnvironment(error) => error.code(),
+            SlotsError::Sync(_) => "os-disk-unwritable",
+        }
+    }
 }
 
-/// Both slots.
+/// A word of the kernel command line.
+pub fn boot_word(root: &Root, key: &str) -> Option<String> {
+    let line = root.read("/proc/cmdline").ok().flatten().unwrap_or_default();
+    line.split_ascii_whitespace().find_map(|word| Some(word.strip_prefix(key)?.strip_prefix('=')?.to_owned()))
+}
+
+/// The OS disk, as sysfs shows it: `/sys/devices/.../vda`.
+struct OsDisk<'a> {
+    root: &'a Root,
+    sysfs: PathBuf,
+}
+
+impl<'a> OsDisk<'a> {
+    fn find(root: &'a Root) -> Result<Self, SlotsError> {
+        let partuuid = boot_word(root, "siris.root").ok_or(SlotsError::NoSlot)?;
+        let link = fs::read_link(root.path(format!("/dev/disk/by-partuuid/{}", partuuid.to_ascii_lowercase())));
+        let link = link.map_err(SlotsError::FindDisk)?;
+        let name = link.file_name().unwrap_or_default();
+        let partition = fs::canonicalize(root.path("/sys/class/block").join(name)).map_err(SlotsError::FindDisk)?;
+        let sysfs = partition.parent().ok_or(SlotsError::NoSlot)?.to_owned();
+        Ok(OsDisk { root, sysfs })
+    }
+
+    fn device(&self, sysfs: &Path) -> PathBuf {
+        self.root.path("/dev").join(sysfs.file_name().unwrap_or_default())
+    }
+
+    fn partition(&self, part: Part) -> Result<PathBuf, SlotsError> {
+        for entry in fs::read_dir(&self.sysfs).map_err(SlotsError::FindDisk)? {
+            let path = entry.map_err(SlotsError::FindDisk)?.path();
+            let number = fs::read_to_string(path.join("partition")).ok().and_then(|n| n.trim().parse::<u32>().ok());
+            if number == Some(part.number()) {
+                return Ok(self.device(&path));
+            }
+        }
+        Err(SlotsError::FindDisk(io::Error::new(io::ErrorKind::NotFound, format!("no partition {} ({})", part.number(), part.label()))))
+    }
+
+    fn environment(&self) -> Result<BootEnv, SlotsError> {
+        let esp = self.partition(Part::Esp)?;
+        let mut device = File::open(&esp).map_err(|e| SlotsError::ReadDisk(esp, e))?;
+        Ok(BootEnv::parse(&fat::read(&mut device, bootenv::PATH)?)?)
+    }
+
+    fn open(&self) -> Result<(File, Layout), SlotsError> {
+        let disk = self.device(&self.sysfs);
+        let unreadable = |e| SlotsError::ReadDisk(disk.clone(), e);
+        let sectors = fs::read_to_string(self.sysfs.join("queue/logical_block_size")).map_err(unreadable)?;
+        let sectors: u64 = sectors.trim().parse().unwrap_or(0);
+        let sector = SectorSize::from_bytes(sectors).ok_or_else(|| SlotsError::Sectors(disk.clone(), sectors))?;
+        let mut device = File::open(&disk).map_err(unreadable)?;
+        // A slot is written through its partition, whose cache is another one than the disk's.
+        device.forget().map_err(unreadable)?;
+        let layout = gpt::read(&mut device, sector)?;
+        Ok((device, layout))
+    }
+}
+
+/// Whether the slot is on trial: complete, and not yet found good. Unknown counts as not.
+pub fn on_trial(root: &Root, slot: Slot) -> bool {
+    OsDisk::find(root).and_then(|disk| disk.environment()).is_ok_and(|env| env.record(slot).state == SlotState::Trial)
+}
+
+/// The booted slot does its work: it is good, and has its tries back. Says whether that changed anything.
 ///
 /// # Errors
-/// When the boot environment cannot be read.
-pub fn status(_root: &Root, _booted: Option<&str>) -> Result<Vec<SlotStatus>, SlotsError> {
-    Err(SlotsError::NoSlot)
+/// When the boot environment cannot be read or written, or the slot is marked bad.
+pub fn bless(root: &Root, slot: Slot) -> Result<bool, SlotsError> {
+    let disk = OsDisk::find(root)?;
+    let mut env = disk.environment()?;
+    if !env.bless(slot)? {
+        return Ok(false);
+    }
+    let esp = disk.partition(Part::Esp)?;
+    let opened = OpenOptions::new().read(true).write(true).open(&esp);
+    let mut device = opened.map_err(|e| SlotsError::ReadDisk(esp, e))?;
+    fat::overwrite(&mut device, bootenv::PATH, &env.to_block()?)?;
+    device.sync_all().map_err(SlotsError::Sync)?;
+    Ok(true)
 }
 
 /// The slot the next boot tries first.
 ///
 /// # Errors
 /// When the boot environment cannot be read.
-pub fn primary(_root: &Root) -> Result<String, SlotsError> {
-    Err(SlotsError::NoSlot)
+pub fn primary(root: &Root) -> Result<Option<Slot>, SlotsError> {
+    let env = OsDisk::find(root)?.environment()?;
+    let bootable = |slot: &Slot| {
+        let record = env.record(*slot);
+        matches!(record.state, SlotState::Good | SlotState::Trial) && record.tries.left() > 0
+    };
+    Ok(env.order().into_iter().find(bootable))
+}
+
+/// Both slots as they travel.
+///
+/// # Errors
+/// When the boot environment cannot be read. A slot that cannot be read has an `error` among its details.
+pub fn status(root: &Root, booted: Option<Slot>) -> Result<Vec<SlotStatus>, SlotsError> {
+    let disk = OsDisk::find(root)?;
+    let env = disk.environment()?;
+    let mut opened = disk.open();
+    let mut all = Vec::new();
+    for slot in Slot::ALL {
+        let record = env.record(slot);
+        let mut details: HashMap<String, OwnedVariant> = HashMap::new();
+        let mut put = |key: &str, value: Variant<'_>| {
+            // Only a file descriptor that cannot be duplicated fails to become owned.
+            if let Ok(value) = OwnedVariant::try_from(value) {
+                details.insert(key.to_owned(), value);
+            }
+        };
+        put("state", record.state.as_str().into());
+        put("tries", u32::from(record.tries.left()).into());
+        put("booted", (booted == Some(slot)).into());
+        match &mut opened {
+            Ok((device, layout)) => match read_slot(device, layout, slot) {
+                Ok(SlotInfo::Empty) => {}
+                Ok(SlotInfo::Damaged) => put("error", "its trailer is damaged".into()),
+                Ok(SlotInfo::Written(trailer)) => match trailer.unverified() {
+                    Some(manifest) => put("version", manifest.version.to_string().into()),
+                    None => put("error", "its manifest cannot be read".into()),
+                },
+                Err(error) => put("error", error.to_string().into()),
+            },
+            Err(error) => put("error", crate::chain(error).into()),
+        }
+        all.push(SlotStatus { name: slot.to_string(), details });
+    }
+    Ok(all)
 }
 
 /// Both slots as text, for people.
-pub fn describe(_root: &Root, _booted: Option<&str>) -> String {
-    String::new()
+pub fn describe(root: &Root, booted: Option<Slot>) -> String {
+    let slots = match status(root, booted) {
+        Ok(slots) => slots,
+        Err(error) => return format!("{}\n", crate::chain(&error)),
+    };
+    let mut text = String::new();
+    for slot in slots {
+        let mut details: Vec<String> = slot.details.iter().map(|(key, value)| format!("{key} {}", **value)).collect();
+        details.sort();
+        text += &format!("slot {}: {}\n", slot.name, details.join(", "));
+    }
+    if let Ok(env) = OsDisk::find(root).and_then(|disk| disk.environment()) {
+        text += &format!("{env:?}\n");
+    }
+    text
 }
+
+#[cfg(test)]
+mod tests;

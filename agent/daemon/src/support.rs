@@ -54,7 +54,7 @@ fn parts(agent: &Agent) -> Vec<(&'static str, String)> {
     };
     let mut parts = vec![
         ("status.txt", status(agent)),
-        ("slots.txt", crate::slots::describe(&agent.root, agent.slot.name)),
+        ("slots.txt", crate::slots::describe(&agent.root, agent.slot.slot)),
         ("config.txt", config(agent)),
         ("os-release", file("/usr/lib/os-release")),
         ("pools.toml", file(crate::root::POOLS)),
@@ -91,7 +91,7 @@ fn status(agent: &Agent) -> String {
         env!("CARGO_PKG_VERSION"),
         agent.device_id,
         shown.role,
-        agent.slot.name.unwrap_or("none")
+        agent.slot.word()
     );
     for reason in reasons {
         text += &format!("reason {}: {}\n", reason.code, reason.text);

@@ -153,7 +153,7 @@ impl ManagerObject {
     async fn refresh_pools(&self, options: Options, #[zbus(header)] call: Header<'_>, #[zbus(connection)] connection: &Connection) -> Result<(), Failure> {
         only(&options, &[])?;
         self.authority.check(connection, &call, REFRESH_ACTION).await?;
-        self.publisher.refresh_pools().await?;
+        self.publisher.refresh_pools_and_again().await?;
         match self.agent.pools_fault() {
             None => Ok(()),
             Some(fault) => Err(Failure::new(ErrorCode::PoolsUnreadable, fault)),

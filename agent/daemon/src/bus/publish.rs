@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use siris_api::{ExpectedPool, HealthReason, MANAGER_INTERFACE, POOL_INTERFACE, ROOT_PATH, pool_path};
 use siris_zfs::Pool;
@@ -28,7 +29,11 @@ struct Turns {
     taken: AtomicU64,
     /// The turn that began last and is over.
     done: Mutex<u64>,
+    again: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
+
+/// Pauses between the looks that follow an event.
+const AGAIN: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(15)];
 
 impl Publisher {
     /// A publisher for this agent on this connection.
@@ -77,6 +82,28 @@ impl Publisher {
             self.changed(ROOT_PATH, MANAGER_INTERFACE, changed).await?;
         }
         self.publish_health().await
+    }
+
+    /// Like [`Publisher::refresh_pools`], and looks again a little later: an event of ZFS may come before what it tells
+    /// of is over (a pool that is being exported is still there). However many events come, one such task runs.
+    ///
+    /// # Errors
+    /// As [`Publisher::refresh_pools`].
+    pub async fn refresh_pools_and_again(&self) -> zbus::Result<()> {
+        self.refresh_pools().await?;
+        let mut again = self.turns.again.lock().await;
+        if again.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+            let publisher = self.clone();
+            *again = Some(tokio::spawn(async move {
+                for pause in AGAIN {
+                    tokio::time::sleep(pause).await;
+                    if let Err(error) = publisher.refresh_pools().await {
+                        eprintln!("cannot tell the bus: {error}");
+                    }
+                }
+            }));
+        }
+        Ok(())
     }
 
     /// Tells the bus that the role or the expected pools may have changed.

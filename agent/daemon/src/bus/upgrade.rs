@@ -6,7 +6,7 @@ use siris_api::{ErrorCode, SlotStatus};
 
 use crate::agent::Agent;
 use crate::bus::Failure;
-use crate::slots;
+use crate::slots::{self, SlotsError};
 
 /// The upgrade object.
 pub struct UpgradeObject {
@@ -20,20 +20,30 @@ impl UpgradeObject {
     }
 }
 
+/// Reads the disk on a thread of its own: it may be slow, or dead.
+async fn blocking<T: Send + 'static>(read: impl FnOnce() -> Result<T, SlotsError> + Send + 'static) -> Result<T, Failure> {
+    let read = tokio::task::spawn_blocking(read).await;
+    let read = read.map_err(|e| Failure::new(ErrorCode::Internal, e.to_string()))?;
+    read.map_err(|e| Failure::new(ErrorCode::SlotsUnreadable, crate::chain(&e)))
+}
+
 #[zbus::interface(name = "org.siris.Agent1.Upgrade", introspection_docs = false)]
 impl UpgradeObject {
     #[zbus(property(emits_changed_signal = "const"))]
     fn boot_slot(&self) -> String {
-        self.agent.slot.name.unwrap_or_default().to_owned()
+        self.agent.slot.word().to_owned()
     }
 
     #[zbus(out_args("slots"))]
     async fn get_slot_status(&self) -> Result<Vec<SlotStatus>, Failure> {
-        slots::status(&self.agent.root, self.agent.slot.name).map_err(|e| Failure::new(ErrorCode::SlotsUnreadable, crate::chain(&e)))
+        let agent = self.agent.clone();
+        blocking(move || slots::status(&agent.root, agent.slot.slot)).await
     }
 
     #[zbus(out_args("slot"))]
     async fn get_primary(&self) -> Result<String, Failure> {
-        slots::primary(&self.agent.root).map_err(|e| Failure::new(ErrorCode::SlotsUnreadable, crate::chain(&e)))
+        let agent = self.agent.clone();
+        let slot = blocking(move || slots::primary(&agent.root)).await?;
+        Ok(slot.map_or(String::new(), |s| s.to_string()))
     }
 }
