@@ -120,31 +120,11 @@ impl<'a> Machine<'a> {
         self.launch(&[])
     }
 
-    /// Runs it with its console on the caller's terminal until it is off; `ssh_port` leads to its SSH. Ctrl-A X ends
-    /// it, Ctrl-A C leads to QEMU's monitor, Ctrl-C goes to the guest.
-    ///
-    /// # Errors
-    /// When QEMU does not start or fails.
-    pub fn on_terminal(&self, ssh_port: u16) -> Result<()> {
-        let mut arguments = self.spec.arguments(&self.dir, &self.sockets, ssh_port);
-        for argument in &mut arguments {
-            if argument.starts_with("socket,id=serial,") {
-                *argument = "stdio,id=serial,mux=on,signal=off".into();
-            }
-        }
-        let qemu = self.lab.tool(Tool::Qemu).args(self.lab.accel().arguments()).args(arguments);
-        let status = qemu.args(["-mon", "chardev=serial,mode=readline"]).interactive()?;
-        if !status.success() {
-            bail!("QEMU ended with {status}");
-        }
-        Ok(())
-    }
-
     /// Switches it on with its serial console on this terminal, and waits until it is off.
     ///
     /// # Errors
     /// When QEMU does not start or fails.
-    pub fn on_terminal(self, ssh_port: u16) -> Result<()> {
+    pub fn on_terminal(&self, ssh_port: u16) -> Result<()> {
         let status = self
             .lab
             .tool(Tool::Qemu)
@@ -202,14 +182,6 @@ impl<'a> Machine<'a> {
         let guest = Guest::new(self.lab, port, self.sockets.join("ssh"), self.dir.join("ssh.log"));
         Ok((qemu, qmp, serial, guest))
     }
-}
-
-/// A port of the loopback that nothing listens on at the moment.
-///
-/// # Errors
-/// When there is none.
-pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// A machine that is on.
