@@ -1,4 +1,5 @@
 //! Effects on the host: tools, files, block devices.
 
+pub mod block;
 pub mod cmd;
 pub mod files;

@@ -20,6 +20,8 @@ const BOOT_DRIVE: usize = 0x64;
 const DRIVE_CHECK: usize = 0x66;
 /// Segment to which the core image's second sector is loaded: 0x8000 for the first, 512 bytes further.
 const SECOND_SECTOR_SEGMENT: u16 = 0x820;
+/// What lies between there and the memory that GRUB's loader uses itself.
+const CORE_MAX: u64 = 0x78000 - 0x8000;
 
 /// Why boot code could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -33,12 +35,12 @@ pub enum BootCodeError {
     /// The file is not a core image, or a foreign one.
     #[error("core.img is not GRUB's core image")]
     NotCoreImg,
-    /// It does not fit its partition.
-    #[error("core.img has {len} bytes, its partition {room}")]
+    /// It fits neither its partition nor the memory it is loaded to.
+    #[error("core.img has {len} bytes, at most {room} can be loaded")]
     CoreTooLarge {
         /// The image.
         len: usize,
-        /// The partition.
+        /// The room.
         room: u64,
     },
     /// Writing failed.
@@ -100,6 +102,7 @@ fn patched_core(core_img: &[u8], core_lba: u64, room: u64) -> Result<Vec<u8>, Bo
     if core.len() <= SECTOR || segment(&core) != SECOND_SECTOR_SEGMENT || core[entry - 4..entry - 2] != [0, 0] {
         return Err(BootCodeError::NotCoreImg);
     }
+    let room = room.min(CORE_MAX);
     let too_large = BootCodeError::CoreTooLarge { len: core_img.len(), room };
     core.resize(core.len().next_multiple_of(SECTOR), 0);
     let rest = u16::try_from(core.len() / SECTOR - 1);
@@ -158,6 +161,6 @@ pub(crate) mod tests {
         assert_eq!(error(&boot, &core, SectorSize::S4096), "bios-sector-size");
         assert_eq!(error(&core[..512], &core, SectorSize::S512), "boot-code-unknown");
         assert_eq!(error(&boot, &boot, SectorSize::S512), "boot-code-unknown");
-        assert_eq!(error(&boot, &core_img((1 << 20) + 1), SectorSize::S512), "boot-code-too-large");
+        assert_eq!(error(&boot, &core_img(0x70001), SectorSize::S512), "boot-code-too-large");
     }
 }
