@@ -77,8 +77,11 @@ enum Command {
     Bench(bench::BenchArgs),
 }
 
-/// The checkout this command was compiled from.
+/// The checkout worked on: the one this command was compiled from, or `SIRIS_CHECKOUT` (tests build from copies).
 pub fn checkout() -> PathBuf {
+    if let Some(other) = std::env::var_os("SIRIS_CHECKOUT") {
+        return PathBuf::from(other);
+    }
     let own = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     own.parent().map(PathBuf::from).unwrap_or(own)
 }

@@ -115,7 +115,7 @@ fn interrupted(bench: &Bench<'_>) -> Result<()> {
     // Another version is another root image: everything before it is there already.
     let build = format!("exec \"$XTASK\" image siris --version 0.0.9 --out {}", out.display());
     let log = bench.dir().join("build.log");
-    let mut running = sources.shell(&build)?.log(&log).spawn()?;
+    let mut running = sources.shell(&build).log(&log).spawn()?;
     deadline::until(Duration::from_secs(300), "the build to be busy with the root", || {
         ensure!(running.try_wait()?.is_none(), "the build ended before it could be interrupted");
         Ok(fs::read_to_string(&log).unwrap_or_default().contains("root image").then_some(()))
@@ -126,7 +126,7 @@ fn interrupted(bench: &Bench<'_>) -> Result<()> {
     let left = names_in(&out);
     ensure!(!left.iter().any(|name| name.contains("0.0.9") || name.starts_with("latest")), "it left {left:?}");
 
-    sources.shell(&build)?.run().context("the rerun")?;
+    sources.shell(&build).run().context("the rerun")?;
     let made = names_in(&out);
     for name in ["siris-0.0.9.raw", "latest.raw", "manifest.toml", "manifest.sig"] {
         ensure!(made.iter().any(|made| made == name), "the rerun made no {name}: {made:?}");

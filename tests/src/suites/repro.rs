@@ -36,7 +36,7 @@ fn rebuilt(bench: &Bench<'_>) -> Result<()> {
         first.version,
         out.display()
     );
-    sources.shell(&script)?.log(bench.dir().join("build.log")).run()?;
+    sources.shell(&script).log(bench.dir().join("build.log")).run()?;
     let second = Manifest::parse(&fs::read(out.join("manifest.toml"))?)?;
     ensure!(
         first.root.sha256 == second.root.sha256,
