@@ -1,0 +1,251 @@
+//! The agent on a private bus, as its clients see it.
+
+mod private_bus;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use private_bus::Machine;
+use siris_agent::bus::Authority;
+use siris_agent::gate::{GateError, Patience, gate};
+use siris_agent::pools::import::import_pools;
+use siris_agent::pools::memory;
+use siris_api::{BUS_NAME, ErrorCode, Health, ManagerProxy, PoolProxy, ROOT_PATH, UpgradeProxy, code_of, pool_path};
+use siris_zfs::{PoolState, Zfs};
+use zbus::fdo::ObjectManagerProxy;
+use zbus::proxy::CacheProperties;
+use zbus::{Connection, OwnedVariant, Variant};
+
+const NO_OPTIONS: fn() -> HashMap<&'static str, Variant<'static>> = HashMap::new;
+
+async fn manager(connection: &Connection) -> ManagerProxy<'static> {
+    ManagerProxy::builder(connection).cache_properties(CacheProperties::No).build().await.unwrap()
+}
+
+async fn objects(connection: &Connection) -> ObjectManagerProxy<'static> {
+    ObjectManagerProxy::builder(connection).destination(BUS_NAME).path(ROOT_PATH).build().await.unwrap()
+}
+
+fn text(value: &str) -> OwnedVariant {
+    OwnedVariant::try_from(Variant::from(value)).unwrap()
+}
+
+fn code<T>(result: zbus::Result<T>) -> Option<ErrorCode> {
+    code_of(&result.err()?)
+}
+
+#[tokio::test]
+async fn it_says_who_it_is() {
+    let Some(builder) = Machine::new() else { return };
+    let agent = builder.boot(Authority::Fixed(true)).await;
+    let manager = manager(&agent.client).await;
+    assert_eq!(manager.product().await.unwrap(), "siris");
+    assert_eq!(manager.version().await.unwrap(), "1.2.3");
+    assert_eq!(manager.role().await.unwrap(), "local");
+    assert_eq!(manager.hostname().await.unwrap(), "box1");
+    assert_eq!(manager.uptime().await.unwrap(), 4242);
+    assert_eq!(manager.health().await.unwrap(), "healthy");
+    let id = manager.device_id().await.unwrap();
+    assert_eq!(agent.root.read(siris_agent::root::DEVICE_ID).unwrap().unwrap().trim(), id);
+    let upgrade = UpgradeProxy::new(&agent.client).await.unwrap();
+    assert_eq!(upgrade.boot_slot().await.unwrap(), "");
+    assert_eq!(code(upgrade.get_slot_status().await), Some(ErrorCode::SlotsUnreadable));
+}
+
+#[tokio::test]
+async fn pools_come_change_and_go_with_their_signals() {
+    let Some(builder) = Machine::new() else { return };
+    let there = builder.zfs.create(1, "there");
+    let agent = builder.boot(Authority::Fixed(true)).await;
+    let manager = manager(&agent.client).await;
+    let objects = objects(&agent.client).await;
+    let mut added = objects.receive_interfaces_added().await.unwrap();
+    let mut removed = objects.receive_interfaces_removed().await.unwrap();
+    assert_eq!(manager.find_pool("there").await.unwrap().as_str(), pool_path(1));
+    assert_eq!(code(manager.find_pool("absent").await), Some(ErrorCode::PoolNotFound));
+
+    let guid = agent.zfs.create(2, "new");
+    manager.refresh_pools(NO_OPTIONS()).await.unwrap();
+    assert_eq!(added.next().await.unwrap().args().unwrap().object_path.as_str(), pool_path(2));
+    let pool = PoolProxy::builder(&agent.client).path(pool_path(2)).build().await.unwrap();
+    assert_eq!(pool.state().await.unwrap(), "ONLINE");
+    assert_eq!(pool.members().await.unwrap().len(), 2);
+    let expected: Vec<String> = manager.expected_pools().await.unwrap().into_iter().map(|p| p.name).collect();
+    assert_eq!(expected, ["there", "new"]);
+
+    let mut states = pool.receive_state_changed().await;
+    assert_eq!(states.next().await.unwrap().get().await.unwrap(), "ONLINE");
+    agent.zfs.change(guid, |p| {
+        p.pool.state = PoolState::Degraded;
+        p.pool.members[1].state = PoolState::Offline;
+    });
+    manager.refresh_pools(NO_OPTIONS()).await.unwrap();
+    assert_eq!(states.next().await.unwrap().get().await.unwrap(), "DEGRADED");
+    assert_eq!(manager.health().await.unwrap(), "degraded");
+    let reasons = manager.health_reasons().await.unwrap();
+    assert_eq!(reasons[0].code, "pool-degraded");
+    assert!(reasons[0].text.contains("/dev/disk/by-id/two"), "{}", reasons[0].text);
+
+    agent.zfs.destroy(guid);
+    agent.zfs.export(&"there".parse().unwrap()).unwrap();
+    manager.refresh_pools(NO_OPTIONS()).await.unwrap();
+    let gone = [removed.next().await.unwrap(), removed.next().await.unwrap()].map(|s| s.args().unwrap().object_path.to_string());
+    assert!(gone.contains(&pool_path(2)) && gone.contains(&pool_path(there.as_u64())));
+    assert!(manager.expected_pools().await.unwrap().is_empty());
+    assert_eq!(manager.health().await.unwrap(), "healthy");
+}
+
+#[tokio::test]
+async fn an_export_that_is_not_over_when_its_event_comes_is_seen_later() {
+    let Some(builder) = Machine::new() else { return };
+    builder.zfs.create(1, "tank");
+    let agent = builder.boot(Authority::Fixed(true)).await;
+    let manager = manager(&agent.client).await;
+    manager.refresh_pools(NO_OPTIONS()).await.unwrap();
+    agent.zfs.export(&"tank".parse().unwrap()).unwrap();
+    let objects = objects(&agent.client).await;
+    agent.until("the pool is gone from the bus", async |_| !objects.get_managed_objects().await.unwrap().keys().any(|p| p.as_str() == pool_path(1))).await;
+}
+
+#[tokio::test]
+async fn zfs_that_fails_takes_no_pool_from_the_bus_or_the_memory() {
+    let Some(builder) = Machine::new() else { return };
+    builder.zfs.create(1, "tank");
+    let agent = builder.boot(Authority::Fixed(true)).await;
+    let manager = manager(&agent.client).await;
+    agent.zfs.set_broken(true);
+    assert_eq!(code(manager.refresh_pools(NO_OPTIONS()).await), Some(ErrorCode::PoolsUnreadable));
+    assert_eq!(manager.health().await.unwrap(), "failed");
+    assert_eq!(memory::load(&agent.root).unwrap().len(), 1);
+    agent.zfs.set_broken(false);
+    manager.refresh_pools(NO_OPTIONS()).await.unwrap();
+    assert_eq!(manager.health().await.unwrap(), "healthy");
+}
+
+#[tokio::test]
+async fn over_reboots_and_restarts_a_pool_returns_unless_it_was_exported() {
+    let Some(builder) = Machine::new() else { return };
+    for (guid, name) in [(1, "kept"), (2, "exported"), (3, "dead")] {
+        builder.zfs.create(guid, name);
+    }
+    let mut agent = builder.boot(Authority::Fixed(true)).await;
+    agent.stop().await;
+    agent.zfs.reboot();
+    let _ = std::fs::remove_file(agent.root.path(siris_agent::root::BOOT_IMPORTS));
+    agent.zfs.create(4, "foreign");
+    agent.zfs.export(&"foreign".parse().unwrap()).unwrap();
+    agent.zfs.change(siris_zfs::PoolGuid::new(3), |p| p.hidden = true);
+    import_pools(&agent.root, agent.zfs.as_ref(), Duration::ZERO, &mut |_| ()).unwrap();
+    // The agent is not running: nobody sees this but the next start.
+    agent.zfs.export(&"exported".parse().unwrap()).unwrap();
+    agent.start(Authority::Fixed(true)).await;
+    let manager = manager(&agent.client).await;
+    let names: Vec<String> = manager.expected_pools().await.unwrap().into_iter().map(|p| p.name).collect();
+    assert_eq!(names, ["kept", "dead"]);
+    assert_eq!(manager.health().await.unwrap(), "degraded");
+    assert_eq!(manager.health_reasons().await.unwrap()[0].code, "pool-missing");
+    assert!(manager.find_pool("kept").await.is_ok());
+
+    assert_eq!(code(manager.forget_pool(1, NO_OPTIONS()).await), Some(ErrorCode::PoolNotFound), "an imported pool is not forgotten");
+    manager.forget_pool(3, NO_OPTIONS()).await.unwrap();
+    assert_eq!(manager.health().await.unwrap(), "healthy");
+    assert_eq!(memory::load(&agent.root).unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_configuration_is_read_and_changed() {
+    let Some(builder) = Machine::new() else { return };
+    let agent = builder.boot(Authority::Fixed(true)).await;
+    let manager = manager(&agent.client).await;
+    assert_eq!(manager.set_config("hostname", &text("box7"), NO_OPTIONS()).await.unwrap(), "reboot");
+    let values = manager.get_config(NO_OPTIONS()).await.unwrap();
+    assert_eq!(values["hostname"], text("box7"));
+    assert_eq!(code(manager.set_config("hostnam", &text("x"), NO_OPTIONS()).await), Some(ErrorCode::ConfigKeyUnknown));
+    assert_eq!(code(manager.set_config("timezone", &text("Nowhere"), NO_OPTIONS()).await), Some(ErrorCode::ConfigValueInvalid));
+    let number = OwnedVariant::from(7u32);
+    assert_eq!(code(manager.set_config("hostname", &number, NO_OPTIONS()).await), Some(ErrorCode::ConfigValueInvalid));
+    assert_eq!(code(manager.set_config("role", &text("cloud"), NO_OPTIONS()).await), Some(ErrorCode::ConfigRefused));
+    let unknown = HashMap::from([("fast", Variant::from(true))]);
+    assert_eq!(code(manager.set_config("hostname", &text("x"), unknown).await), Some(ErrorCode::OptionUnknown));
+    let force = || HashMap::from([("force", Variant::from(true))]);
+    manager.set_config("role", &text("cloud"), force()).await.unwrap();
+    assert_eq!(manager.role().await.unwrap(), "cloud");
+    manager.unset_config("hostname", NO_OPTIONS()).await.unwrap();
+    assert!(!manager.get_config(NO_OPTIONS()).await.unwrap().contains_key("hostname"));
+}
+
+#[tokio::test]
+async fn a_faulty_configuration_degrades_and_is_mended_through_the_agent() {
+    let Some(builder) = Machine::new() else { return };
+    builder.root.write(siris_agent::root::CONFIG, b"timezone = \"Nowhere\"\n", 0o644).unwrap();
+    let agent = builder.boot(Authority::Fixed(true)).await;
+    let manager = manager(&agent.client).await;
+    assert_eq!(manager.health_reasons().await.unwrap()[0].code, "config-invalid");
+    manager.set_config("timezone", &text("Europe/Berlin"), NO_OPTIONS()).await.unwrap();
+    assert_eq!(manager.health().await.unwrap(), "healthy");
+}
+
+#[tokio::test]
+async fn who_is_not_allowed_may_ask_and_not_change() {
+    let Some(builder) = Machine::new() else { return };
+    let agent = builder.boot(Authority::Fixed(false)).await;
+    let manager = manager(&agent.client).await;
+    assert_eq!(manager.health().await.unwrap(), "healthy");
+    assert!(manager.get_config(NO_OPTIONS()).await.is_ok());
+    let denied = Some(ErrorCode::NotAuthorized);
+    assert_eq!(code(manager.refresh_pools(NO_OPTIONS()).await), denied);
+    assert_eq!(code(manager.forget_pool(1, NO_OPTIONS()).await), denied);
+    assert_eq!(code(manager.set_config("hostname", &text("x"), NO_OPTIONS()).await), denied);
+    assert_eq!(code(manager.unset_config("hostname", NO_OPTIONS()).await), denied);
+    assert_eq!(code(manager.support_bundle(NO_OPTIONS()).await), denied);
+    assert_eq!(agent.root.read(siris_agent::root::CONFIG).unwrap(), None);
+}
+
+#[tokio::test]
+async fn the_gate_passes_when_well_and_names_the_reasons_when_not() {
+    let Some(builder) = Machine::new() else { return };
+    let client = builder.bus.connect().await;
+    let short = Patience { limit: Duration::from_millis(200), settle: Duration::from_millis(50) };
+    assert!(matches!(gate(&client, short).await, Err(GateError::NoAgent)));
+    let agent = builder.boot(Authority::Fixed(true)).await;
+    assert_eq!(gate(&client, short).await.unwrap(), []);
+    agent.zfs.set_broken(true);
+    let manager = manager(&client).await;
+    let _ = manager.refresh_pools(NO_OPTIONS()).await;
+    let error = gate(&client, short).await.unwrap_err();
+    assert!(matches!(&error, GateError::NotWell { health: Health::Failed, reasons } if reasons[0].code == "pools-unreadable"), "{error}");
+    // A failure that is taken back in time does not count.
+    let patient = Patience { limit: Duration::from_secs(600), settle: Duration::from_secs(600) };
+    let mend = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        agent.zfs.set_broken(false);
+        manager.refresh_pools(NO_OPTIONS()).await.unwrap();
+    };
+    let (passed, ()) = tokio::join!(gate(&client, patient), mend);
+    assert_eq!(passed.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_support_bundle_has_states_and_no_secrets() {
+    let Some(builder) = Machine::new() else { return };
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHHMkYwrcAyC0vBcfaUoTMZJmyHDRTp3GY9x who";
+    builder.root.write(siris_agent::root::CONFIG, format!("hostname = \"box1\"\n[ssh]\nauthorized-keys = [\"{key}\"]\n").as_bytes(), 0o644).unwrap();
+    builder.root.write("/proc/cmdline", b"quiet systemd.set_credential=passwd.hashed-password.root:$6$salt$hashhash\n", 0o644).unwrap();
+    builder.zfs.create(1, "tank");
+    let agent = builder.boot(Authority::Fixed(true)).await;
+    let bytes = manager(&agent.client).await.support_bundle(NO_OPTIONS()).await.unwrap();
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(bytes.as_slice()));
+    let mut all = String::new();
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        all += &entry.path().unwrap().display().to_string();
+        std::io::Read::read_to_string(&mut entry, &mut all).unwrap();
+    }
+    for wanted in ["siris-support/status.txt", "version 1.2.3", "pool tank", "hostname", "1 keys"] {
+        assert!(all.contains(wanted), "no {wanted} in {all}");
+    }
+    for secret in ["AAAAC3", "$6$"] {
+        assert!(!all.contains(secret), "{secret} in {all}");
+    }
+}
