@@ -61,7 +61,7 @@ impl Sources {
     /// # Errors
     /// When it succeeds.
     pub fn refused(&self, script: &str) -> Result<String> {
-        let script = format!("{{ {script}\n}} 2>&1 || echo \"status $?\"");
+        let script = format!("( {script}\n) 2>&1 || echo \"status $?\"");
         let text = self.shell(&script).text()?;
         let Some((said, _)) = text.rsplit_once("status ") else { bail!("`{script}` was not refused: {text}") };
         Ok(said.to_owned())

@@ -57,7 +57,7 @@ pub fn run(args: TestArgs) -> Result<()> {
         return Ok(());
     }
     let checkout = crate::checkout();
-    cargo_xtask(&checkout, &["setup"])?;
+    crate::setup::ensure(false)?;
     let counts = if args.booted { Counts::default() } else { cargo_test(&checkout, args.filter.as_deref())? };
     let outcomes = if cases.is_empty() { Vec::new() } else { booted(&checkout, &args, &cases, counts, start)? };
 
