@@ -1,6 +1,10 @@
 //! The way to the agent: this machine's system bus, or another's through SSH.
 
-use zbus::Connection;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use zbus::address::transport::{Transport, Unixexec};
+use zbus::{Address, Connection};
 
 use crate::cli::Remote;
 use crate::failure::Failure;
@@ -13,8 +17,8 @@ pub async fn connect(remote: &Remote) -> Result<Connection, Failure> {
             connected.map_err(|e| Failure::unreachable(format!("cannot reach the system bus: {e}")))
         }
         Some(host) => {
-            let address = ssh_address(&remote.ssh, &remote.ssh_options, host)?;
-            let connected = zbus::connection::Builder::address(address.as_str()).build().await;
+            let address = Address::from(Transport::Unixexec(ssh_transport(&remote.ssh, &remote.ssh_options, host)?));
+            let connected = zbus::connection::Builder::address(address).build().await;
             connected.map_err(|e| Failure::unreachable(format!("cannot reach the bus of {host} through ssh: {e}; try `ssh {host} systemd-stdio-bridge --help`")))
         }
     }
@@ -47,8 +51,9 @@ fn split_host(text: &str) -> Result<Host<'_>, Failure> {
     if fits && port_fits { Ok(Host { destination, port }) } else { Err(bad()) }
 }
 
-/// The bus address that runs `ssh -T HOST systemd-stdio-bridge`.
-fn ssh_address(ssh: &str, options: &[String], host: &str) -> Result<String, Failure> {
+/// The transport that runs `ssh -T HOST systemd-stdio-bridge`. Made of its parts, not parsed: an address as text would
+/// have to escape them, and the library leaves such escapes in.
+fn ssh_transport(ssh: &str, options: &[String], host: &str) -> Result<Unixexec, Failure> {
     let Host { destination, port } = split_host(host)?;
     let mut words = ssh.split_ascii_whitespace();
     let program = words.next().ok_or_else(|| Failure::input("the ssh command is empty: unset SIRIS_SSH"))?;
@@ -63,24 +68,8 @@ fn ssh_address(ssh: &str, options: &[String], host: &str) -> Result<String, Fail
     // ssh takes the address of a destination without the brackets.
     let destination = destination.replace(['[', ']'], "");
     arguments.extend(["--", &destination, "systemd-stdio-bridge"]);
-    let mut address = format!("unixexec:path={},argv0={}", escape(program), escape(program));
-    for (at, argument) in arguments.into_iter().enumerate() {
-        address += &format!(",argv{}={}", at + 1, escape(argument));
-    }
-    Ok(address)
-}
-
-/// Escapes a value of a bus address (D-Bus specification, "Server Addresses").
-fn escape(value: &str) -> String {
-    let mut escaped = String::new();
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_/.\\*".contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            escaped += &format!("%{byte:02x}");
-        }
-    }
-    escaped
+    let arguments = arguments.into_iter().map(OsString::from).collect();
+    Ok(Unixexec::new(PathBuf::from(program), None, arguments))
 }
 
 #[cfg(test)]
@@ -104,9 +93,9 @@ mod tests {
     }
 
     #[test]
-    fn an_argument_cannot_leave_its_place_in_the_address() {
-        let address = ssh_address("ssh -F /a,b", &["ProxyCommand=x;y".into()], "root@box1:2222").unwrap();
-        let expected = "unixexec:path=ssh,argv0=ssh,argv1=-F,argv2=/a%2cb,argv3=-T,argv4=-o,argv5=ProxyCommand%3dx%3by,argv6=-p,argv7=2222,argv8=--,argv9=root%40box1,argv10=systemd-stdio-bridge";
-        assert_eq!(address, expected);
+    fn each_argument_stays_one_argument() {
+        let transport = ssh_transport("ssh -F /a,b", &["ProxyCommand=x; y".into()], "root@[fd00::1]:2222").unwrap();
+        let expected = ["-F", "/a,b", "-T", "-o", "ProxyCommand=x; y", "-p", "2222", "--", "root@fd00::1", "systemd-stdio-bridge"];
+        assert_eq!(transport.args(), expected);
     }
 }

@@ -4,11 +4,12 @@
 //! Never: looks at another disk than the one that holds the booted root; mounts anything.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use siris_api::SlotStatus;
+use siris_host::block::{BlockError, Disk};
 use siris_slots::bootenv::{self, BootEnvError};
 use siris_slots::device::Device;
 use siris_slots::fat::{self, FatError};
@@ -27,8 +28,8 @@ pub enum SlotsError {
     #[error("this system was not booted from a slot: the kernel command line has no siris.slot and siris.root")]
     NoSlot,
     /// The disk, or a partition of it, is not to be found.
-    #[error("cannot find the partition the system was booted from")]
-    FindDisk(#[source] io::Error),
+    #[error("cannot find the disk the system was booted from")]
+    FindDisk(#[from] BlockError),
     /// The disk cannot be opened or read.
     #[error("cannot read {}", .0.display())]
     ReadDisk(PathBuf, #[source] io::Error),
@@ -54,7 +55,8 @@ impl SlotsError {
     pub fn code(&self) -> &'static str {
         match self {
             SlotsError::NoSlot => "no-slot",
-            SlotsError::FindDisk(_) | SlotsError::ReadDisk(..) | SlotsError::Sectors(..) => "os-disk-unreadable",
+            SlotsError::FindDisk(error) => error.code(),
+            SlotsError::ReadDisk(..) | SlotsError::Sectors(..) => "os-disk-unreadable",
             SlotsError::ReadLayout(error) => error.code(),
             SlotsError::ReachEnvironment(error) => error.code(),
             SlotsError::UseEnvironment(error) => error.code(),
@@ -69,51 +71,31 @@ pub fn boot_word(root: &Root, key: &str) -> Option<String> {
     line.split_ascii_whitespace().find_map(|word| Some(word.strip_prefix(key)?.strip_prefix('=')?.to_owned()))
 }
 
-/// The OS disk, as sysfs shows it: `/sys/devices/.../vda`.
-struct OsDisk<'a> {
-    root: &'a Root,
-    sysfs: PathBuf,
-}
+/// The disk that holds the booted root.
+struct OsDisk(Disk);
 
-impl<'a> OsDisk<'a> {
-    fn find(root: &'a Root) -> Result<Self, SlotsError> {
+impl OsDisk {
+    fn find(root: &Root) -> Result<Self, SlotsError> {
         let partuuid = boot_word(root, "siris.root").ok_or(SlotsError::NoSlot)?;
-        let link = fs::read_link(root.path(format!("/dev/disk/by-partuuid/{}", partuuid.to_ascii_lowercase())));
-        let link = link.map_err(SlotsError::FindDisk)?;
-        let name = link.file_name().unwrap_or_default();
-        let partition = fs::canonicalize(root.path("/sys/class/block").join(name)).map_err(SlotsError::FindDisk)?;
-        let sysfs = partition.parent().ok_or(SlotsError::NoSlot)?.to_owned();
-        Ok(OsDisk { root, sysfs })
+        Ok(OsDisk(Disk::of_partition(&root.path("/"), &partuuid)?))
     }
 
-    fn device(&self, sysfs: &Path) -> PathBuf {
-        self.root.path("/dev").join(sysfs.file_name().unwrap_or_default())
-    }
-
-    fn partition(&self, part: Part) -> Result<PathBuf, SlotsError> {
-        for entry in fs::read_dir(&self.sysfs).map_err(SlotsError::FindDisk)? {
-            let path = entry.map_err(SlotsError::FindDisk)?.path();
-            let number = fs::read_to_string(path.join("partition")).ok().and_then(|n| n.trim().parse::<u32>().ok());
-            if number == Some(part.number()) {
-                return Ok(self.device(&path));
-            }
-        }
-        Err(SlotsError::FindDisk(io::Error::new(io::ErrorKind::NotFound, format!("no partition {} ({})", part.number(), part.label()))))
+    fn esp(&self) -> Result<PathBuf, SlotsError> {
+        Ok(self.0.partition(Part::Esp.number())?)
     }
 
     fn environment(&self) -> Result<BootEnv, SlotsError> {
-        let esp = self.partition(Part::Esp)?;
+        let esp = self.esp()?;
         let mut device = File::open(&esp).map_err(|e| SlotsError::ReadDisk(esp, e))?;
         Ok(BootEnv::parse(&fat::read(&mut device, bootenv::PATH)?)?)
     }
 
     fn open(&self) -> Result<(File, Layout), SlotsError> {
-        let disk = self.device(&self.sysfs);
-        let unreadable = |e| SlotsError::ReadDisk(disk.clone(), e);
-        let sectors = fs::read_to_string(self.sysfs.join("queue/logical_block_size")).map_err(unreadable)?;
-        let sectors: u64 = sectors.trim().parse().unwrap_or(0);
-        let sector = SectorSize::from_bytes(sectors).ok_or_else(|| SlotsError::Sectors(disk.clone(), sectors))?;
-        let mut device = File::open(&disk).map_err(unreadable)?;
+        let disk = self.0.dev();
+        let unreadable = |e| SlotsError::ReadDisk(disk.to_owned(), e);
+        let sectors = self.0.sector_bytes()?;
+        let sector = SectorSize::from_bytes(sectors).ok_or_else(|| SlotsError::Sectors(disk.to_owned(), sectors))?;
+        let mut device = File::open(disk).map_err(unreadable)?;
         // A slot is written through its partition, whose cache is another one than the disk's.
         device.forget().map_err(unreadable)?;
         let layout = gpt::read(&mut device, sector)?;
@@ -136,7 +118,7 @@ pub fn bless(root: &Root, slot: Slot) -> Result<bool, SlotsError> {
     if !env.bless(slot)? {
         return Ok(false);
     }
-    let esp = disk.partition(Part::Esp)?;
+    let esp = disk.esp()?;
     let opened = OpenOptions::new().read(true).write(true).open(&esp);
     let mut device = opened.map_err(|e| SlotsError::ReadDisk(esp, e))?;
     fat::overwrite(&mut device, bootenv::PATH, &env.to_block()?)?;
