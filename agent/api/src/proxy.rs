@@ -8,7 +8,7 @@ use crate::wire::{ConfigMap, ExpectedPool, HealthReason, Options, PoolMember, Sl
 #[zbus::proxy(
     interface = "org.siris.Agent1.Manager",
     default_service = "org.siris.Agent1",
-    default_path = "/org/siris/Agent1",
+    default_path = "/org/siris/Agent1"
 )]
 pub trait Manager {
     /// Image version of the running OS.
@@ -89,7 +89,7 @@ pub trait Pool {
 #[zbus::proxy(
     interface = "org.siris.Agent1.Upgrade",
     default_service = "org.siris.Agent1",
-    default_path = "/org/siris/Agent1/upgrade",
+    default_path = "/org/siris/Agent1/upgrade"
 )]
 pub trait Upgrade {
     /// `a`, `b`, or empty when the box was not booted from a slot.

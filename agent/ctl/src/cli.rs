@@ -30,7 +30,15 @@ pub struct Remote {
     #[arg(long = "ssh-option", global = true, value_name = "OPTION", requires = "host")]
     pub ssh_options: Vec<String>,
     /// The ssh to run, with arguments if need be.
-    #[arg(long = "ssh", env = "SIRIS_SSH", global = true, value_name = "COMMAND", default_value = "ssh", hide_default_value = true, hide_env_values = true)]
+    #[arg(
+        long = "ssh",
+        env = "SIRIS_SSH",
+        global = true,
+        value_name = "COMMAND",
+        default_value = "ssh",
+        hide_default_value = true,
+        hide_env_values = true
+    )]
     pub ssh: String,
 }
 

@@ -19,7 +19,11 @@ pub async fn run(connection: &Connection, command: ConfigCommand) -> Result<(), 
         ConfigCommand::Show { json } => show(&manager, json).await,
         ConfigCommand::Get { key } => get(&manager, &key).await,
         ConfigCommand::Set { force, key, values } => {
-            let value = if LISTS.contains(&key.as_str()) || values.len() > 1 { Variant::from(values) } else { Variant::from(values.concat()) };
+            let value = if LISTS.contains(&key.as_str()) || values.len() > 1 {
+                Variant::from(values)
+            } else {
+                Variant::from(values.concat())
+            };
             let value = OwnedVariant::try_from(value)?;
             say(&manager.set_config(&key, &value, options(force)).await?);
             Ok(())

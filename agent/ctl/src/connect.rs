@@ -19,7 +19,11 @@ pub async fn connect(remote: &Remote) -> Result<Connection, Failure> {
         Some(host) => {
             let address = Address::from(Transport::Unixexec(ssh_transport(&remote.ssh, &remote.ssh_options, host)?));
             let connected = zbus::connection::Builder::address(address).build().await;
-            connected.map_err(|e| Failure::unreachable(format!("cannot reach the bus of {host} through ssh: {e}; try `ssh {host} systemd-stdio-bridge --help`")))
+            connected.map_err(|e| {
+                Failure::unreachable(format!(
+                    "cannot reach the bus of {host} through ssh: {e}; try `ssh {host} systemd-stdio-bridge --help`"
+                ))
+            })
         }
     }
 }
@@ -46,7 +50,10 @@ fn split_host(text: &str) -> Result<Host<'_>, Failure> {
             _ => (text, None),
         },
     };
-    let fits = !destination.is_empty() && !destination.starts_with('-') && at < destination.len() && !destination.contains(char::is_whitespace);
+    let fits = !destination.is_empty()
+        && !destination.starts_with('-')
+        && at < destination.len()
+        && !destination.contains(char::is_whitespace);
     let port_fits = port.is_none_or(|p| p.parse::<u16>().is_ok_and(|p| p > 0));
     if fits && port_fits { Ok(Host { destination, port }) } else { Err(bad()) }
 }
@@ -95,7 +102,8 @@ mod tests {
     #[test]
     fn each_argument_stays_one_argument() {
         let transport = ssh_transport("ssh -F /a,b", &["ProxyCommand=x; y".into()], "root@[fd00::1]:2222").unwrap();
-        let expected = ["-F", "/a,b", "-T", "-o", "ProxyCommand=x; y", "-p", "2222", "--", "root@fd00::1", "systemd-stdio-bridge"];
+        let expected =
+            ["-F", "/a,b", "-T", "-o", "ProxyCommand=x; y", "-p", "2222", "--", "root@fd00::1", "systemd-stdio-bridge"];
         assert_eq!(transport.args(), expected);
     }
 }

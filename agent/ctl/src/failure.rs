@@ -59,7 +59,9 @@ impl From<zbus::Error> for Failure {
         let text = chain(&error);
         let gone = ["ServiceUnknown", "NameHasNoOwner", "NoReply", "Disconnected", "AccessDenied"];
         if gone.iter().any(|name| text.contains(name)) || matches!(error, zbus::Error::InputOutput(_)) {
-            return Failure::unreachable(format!("the agent does not answer ({text}): see `systemctl status siris-agent`"));
+            return Failure::unreachable(format!(
+                "the agent does not answer ({text}): see `systemctl status siris-agent`"
+            ));
         }
         Failure { status: 1, code: "bus".into(), text }
     }

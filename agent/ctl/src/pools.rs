@@ -77,7 +77,9 @@ pub async fn ask(connection: &Connection) -> Result<Vec<PoolView>, Failure> {
 fn view(mut properties: HashMap<String, OwnedVariant>) -> Result<PoolView, Failure> {
     fn take<T: TryFrom<OwnedVariant>>(properties: &mut HashMap<String, OwnedVariant>, key: &str) -> Result<T, Failure> {
         let value = properties.remove(key).and_then(|v| T::try_from(v).ok());
-        value.ok_or_else(|| Failure::unreachable(format!("the agent's pool has no {key}: agent and sirisctl are of different releases")))
+        value.ok_or_else(|| {
+            Failure::unreachable(format!("the agent's pool has no {key}: agent and sirisctl are of different releases"))
+        })
     }
     let members: Vec<PoolMember> = take(&mut properties, "Members")?;
     let member = |m: PoolMember| MemberView {
@@ -109,15 +111,24 @@ pub fn table(pools: &[PoolView], devices: bool) -> String {
     let mut rows = vec![cells(["  POOL", "STATE", "SIZE", "FREE", "ERRORS"])];
     for pool in pools {
         let name = format!("  {}", pool.name);
-        rows.push(vec![name, pool.state.clone(), text::size(pool.size), text::size(pool.free), pool.errors.to_string()]);
+        rows.push(vec![
+            name,
+            pool.state.clone(),
+            text::size(pool.size),
+            text::size(pool.free),
+            pool.errors.to_string(),
+        ]);
     }
     let mut out = text::table(&rows, &[2, 3, 4]);
     if devices {
-        let mut rows = vec![["  POOL", "DEVICE", "GROUP", "USE", "STATE", "READ", "WRITE", "CHECKSUM"].map(str::to_owned).to_vec()];
+        let mut rows = vec![
+            ["  POOL", "DEVICE", "GROUP", "USE", "STATE", "READ", "WRITE", "CHECKSUM"].map(str::to_owned).to_vec(),
+        ];
         for pool in pools {
             for m in &pool.members {
                 let counts = [m.read_errors, m.write_errors, m.checksum_errors].map(|n| n.to_string());
-                let mut row = vec![format!("  {}", pool.name), m.name.clone(), m.group.clone(), m.class.clone(), m.state.clone()];
+                let mut row =
+                    vec![format!("  {}", pool.name), m.name.clone(), m.group.clone(), m.class.clone(), m.state.clone()];
                 row.extend(counts);
                 rows.push(row);
             }

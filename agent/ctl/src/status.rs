@@ -139,7 +139,9 @@ fn slot_line(slots: &Slots) -> String {
     if let Some(error) = &slots.error {
         return format!("{booted} ({error})");
     }
-    let word = |slot: &BTreeMap<String, serde_json::Value>, key: &str| slot.get(key).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned));
+    let word = |slot: &BTreeMap<String, serde_json::Value>, key: &str| {
+        slot.get(key).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned))
+    };
     let describe = |name: &str| {
         let slot = slots.all.get(name)?;
         let mut parts = vec![word(slot, "state").unwrap_or_else(|| "unknown".into())];

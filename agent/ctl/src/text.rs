@@ -9,7 +9,13 @@ pub fn size(bytes: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    let digits = if unit == 0 || value >= 99.95 { 0 } else if value >= 9.995 { 1 } else { 2 };
+    let digits = if unit == 0 || value >= 99.95 {
+        0
+    } else if value >= 9.995 {
+        1
+    } else {
+        2
+    };
     format!("{value:.digits$} {}", UNITS[unit])
 }
 
@@ -75,7 +81,8 @@ mod tests {
 
     #[test]
     fn a_table_has_straight_columns_and_no_trailing_blanks() {
-        let rows = vec![vec!["A".to_owned(), "SIZE".into(), "B".into()], vec!["long".into(), "1".into(), String::new()]];
+        let rows =
+            vec![vec!["A".to_owned(), "SIZE".into(), "B".into()], vec!["long".into(), "1".into(), String::new()]];
         assert_eq!(table(&rows, &[1]), "A     SIZE  B\nlong     1\n");
     }
 

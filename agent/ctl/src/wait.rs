@@ -23,7 +23,7 @@ async fn reach(connection: &Connection, awaited: Awaited) -> Result<(), Failure>
     let bus = DBusProxy::new(connection).await?;
     let mut owners = bus.receive_name_owner_changed_with_args(&[(0, BUS_NAME)]).await?;
     loop {
-        if bus.name_has_owner(BUS_NAME.try_into().map_err(zbus::Error::from)?).await? {
+        if bus.name_has_owner(BUS_NAME.try_into()?).await? {
             // An agent that goes away while it is asked comes back: its service restarts it.
             if let Ok(true) = follow(connection, awaited, &mut owners).await {
                 return Ok(());
@@ -34,11 +34,19 @@ async fn reach(connection: &Connection, awaited: Awaited) -> Result<(), Failure>
     }
 }
 
-async fn follow(connection: &Connection, awaited: Awaited, owners: &mut zbus::fdo::NameOwnerChangedStream) -> Result<bool, Failure> {
+async fn follow(
+    connection: &Connection,
+    awaited: Awaited,
+    owners: &mut zbus::fdo::NameOwnerChangedStream,
+) -> Result<bool, Failure> {
     let manager = ManagerProxy::new(connection).await?;
     let mut changes = manager.receive_health_changed().await;
     loop {
-        let health: Health = manager.health().await?.parse().map_err(|e: siris_api::UnknownHealth| Failure::unreachable(e.to_string()))?;
+        let health: Health = manager
+            .health()
+            .await?
+            .parse()
+            .map_err(|e: siris_api::UnknownHealth| Failure::unreachable(e.to_string()))?;
         let reached = match awaited {
             Awaited::Healthy => health == Health::Healthy,
             Awaited::Usable => matches!(health, Health::Healthy | Health::Degraded),

@@ -34,7 +34,7 @@ async fn run(address: &str, environment: &[(&str, &str)], arguments: &[&str]) ->
 
 #[tokio::test]
 async fn status_shows_the_box_its_pools_and_what_is_wrong() {
-    let Some(builder) = Machine::new() else { return };
+    let Some(builder) = Machine::prepare() else { return };
     let guid = builder.zfs.create(9_223_372_036_854_775_809, "tank");
     builder.zfs.change(guid, |p| {
         p.pool.state = PoolState::Degraded;
@@ -43,7 +43,17 @@ async fn status_shows_the_box_its_pools_and_what_is_wrong() {
     let machine = builder.boot(Authority::Fixed(true)).await;
     let ran = sirisctl(&machine, &["status"]).await;
     assert_eq!(ran.status, 0);
-    for wanted in ["siris 1.2.3 on box1", "degraded", "local", "not booted from a slot", "1 h 10 min", "pool-degraded", "/dev/disk/by-id/two", "tank", "1.00 GiB"] {
+    for wanted in [
+        "siris 1.2.3 on box1",
+        "degraded",
+        "local",
+        "not booted from a slot",
+        "1 h 10 min",
+        "pool-degraded",
+        "/dev/disk/by-id/two",
+        "tank",
+        "1.00 GiB",
+    ] {
         assert!(ran.out.contains(wanted), "no {wanted}");
     }
     let json = sirisctl(&machine, &["status", "--json"]).await;
@@ -58,7 +68,7 @@ async fn status_shows_the_box_its_pools_and_what_is_wrong() {
 
 #[tokio::test]
 async fn exit_statuses_tell_what_kind_of_failure_it_was() {
-    let Some(builder) = Machine::new() else { return };
+    let Some(builder) = Machine::prepare() else { return };
     let address = builder.bus.address.clone();
     let absent = run(&address, &[], &["status"]).await;
     assert_eq!(absent.status, 4, "no agent");
@@ -81,13 +91,16 @@ async fn exit_statuses_tell_what_kind_of_failure_it_was() {
 
 #[tokio::test]
 async fn the_configuration_is_kept() {
-    let Some(builder) = Machine::new() else { return };
+    let Some(builder) = Machine::prepare() else { return };
     let machine = builder.boot(Authority::Fixed(true)).await;
     assert_eq!(sirisctl(&machine, &["config", "set", "hostname", "box7"]).await.status, 0);
     assert_eq!(sirisctl(&machine, &["config", "set", "dns.servers", "192.0.2.1"]).await.status, 0);
     assert_eq!(sirisctl(&machine, &["config", "set", "ntp.servers", "a", "b"]).await.status, 0);
     assert_eq!(sirisctl(&machine, &["config", "get", "ntp.servers"]).await.out, "a\nb\n");
-    assert_eq!(sirisctl(&machine, &["config", "show"]).await.out, "dns.servers = [\"192.0.2.1\"]\nhostname = \"box7\"\nntp.servers = [\"a\",\"b\"]\n");
+    assert_eq!(
+        sirisctl(&machine, &["config", "show"]).await.out,
+        "dns.servers = [\"192.0.2.1\"]\nhostname = \"box7\"\nntp.servers = [\"a\",\"b\"]\n"
+    );
     assert_eq!(sirisctl(&machine, &["config", "unset", "dns.servers"]).await.status, 0);
     let json = sirisctl(&machine, &["config", "show", "--json"]).await.out;
     assert!(json.contains("box7") && !json.contains("dns"));
@@ -95,7 +108,7 @@ async fn the_configuration_is_kept() {
 
 #[tokio::test]
 async fn waiting_sees_an_agent_that_comes_later_and_gets_well() {
-    let Some(builder) = Machine::new() else { return };
+    let Some(builder) = Machine::prepare() else { return };
     let address = builder.bus.address.clone();
     builder.zfs.set_broken(true);
     let wait = tokio::spawn(async move { run(&address, &[], &["wait", "--timeout", "120", "healthy"]).await.status });
@@ -107,7 +120,7 @@ async fn waiting_sees_an_agent_that_comes_later_and_gets_well() {
 
 #[tokio::test]
 async fn a_support_bundle_is_its_owners_alone() {
-    let Some(builder) = Machine::new() else { return };
+    let Some(builder) = Machine::prepare() else { return };
     let machine = builder.boot(Authority::Fixed(true)).await;
     let path = machine.bus.dir.path().join("bundle.tar.gz");
     assert_eq!(sirisctl(&machine, &["support-bundle", "-o", path.to_str().unwrap()]).await.status, 0);
@@ -123,12 +136,13 @@ async fn another_box_is_asked_through_ssh() {
         eprintln!("SKIPPED: systemd-stdio-bridge is not installed (Debian package systemd): run `cargo xtask setup`");
         return;
     }
-    let Some(builder) = Machine::new() else { return };
+    let Some(builder) = Machine::prepare() else { return };
     let machine = builder.boot(Authority::Fixed(true)).await;
     // Stands for ssh: notes what it was given, and does on this machine what was asked of the other.
     let said = machine.bus.dir.path().join("said");
     let ssh = machine.bus.dir.path().join("ssh");
-    let script = format!("#!/bin/sh\necho \"$@\" > {}\nexec {BRIDGE} --bus-path={}\n", said.display(), machine.bus.address);
+    let script =
+        format!("#!/bin/sh\necho \"$@\" > {}\nexec {BRIDGE} --bus-path={}\n", said.display(), machine.bus.address);
     std::fs::write(&ssh, script).unwrap();
     std::fs::set_permissions(&ssh, std::fs::Permissions::from_mode(0o755)).unwrap();
     let environment = [("SIRIS_SSH", ssh.to_str().unwrap())];
@@ -136,7 +150,10 @@ async fn another_box_is_asked_through_ssh() {
     let ran = run("unix:path=/nonexistent/bus", &environment, &arguments).await;
     assert_eq!(ran.status, 0);
     assert!(ran.out.contains("\"hostname\": \"box1\""));
-    assert_eq!(std::fs::read_to_string(&said).unwrap(), "-T -o ConnectTimeout=5 -p 2222 -- root@box7 systemd-stdio-bridge\n");
+    assert_eq!(
+        std::fs::read_to_string(&said).unwrap(),
+        "-T -o ConnectTimeout=5 -p 2222 -- root@box7 systemd-stdio-bridge\n"
+    );
     let fails = [("SIRIS_SSH", "/bin/false")];
     assert_eq!(run("unix:path=/nonexistent/bus", &fails, &["-H", "box7", "status"]).await.status, 4);
 }
@@ -149,7 +166,8 @@ async fn completions_and_man_pages_are_made_without_an_agent() {
         assert!(ran.status == 0 && ran.out.contains("support-bundle"), "{shell}");
     }
     assert_eq!(run("unix:path=/nonexistent/bus", &[], &["man", dir.path().to_str().unwrap()]).await.status, 0);
-    let pages: Vec<String> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let pages: Vec<String> =
+        std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     assert!(pages.contains(&"sirisctl.1".to_owned()) && pages.contains(&"sirisctl-status.1".to_owned()), "{pages:?}");
     let page = std::fs::read_to_string(dir.path().join("sirisctl.1")).unwrap();
     assert!(page.contains("Exit status"));

@@ -91,7 +91,12 @@ impl Agent {
         facts.trial = slot.slot.is_some_and(|slot| slots::on_trial(&root, slot));
         facts.state_free_min = Some(settings.state_free_min);
         facts.units = settings.units.iter().map(|u| (u.clone(), None)).collect();
-        let shown = Shown { role: String::new(), verdict: Verdict::unknown(), expected: BTreeMap::new(), pools: BTreeMap::new() };
+        let shown = Shown {
+            role: String::new(),
+            verdict: Verdict::unknown(),
+            expected: BTreeMap::new(),
+            pools: BTreeMap::new(),
+        };
         let agent = Agent {
             os: identity::os_release(&root),
             root,
@@ -227,7 +232,8 @@ impl Agent {
 }
 
 fn show_expected(state: &mut State, memory: &Memory) {
-    let expected = memory.iter().map(|(guid, pool)| (*guid, ExpectedFact { name: pool.name.clone(), baseline: Some(pool.state) }));
+    let expected =
+        memory.iter().map(|(guid, pool)| (*guid, ExpectedFact { name: pool.name.clone(), baseline: Some(pool.state) }));
     state.shown.expected = expected.collect();
     state.facts.expected = state.shown.expected.clone();
 }
@@ -239,7 +245,9 @@ fn import_fact(state: &State) -> Option<ImportFact> {
     }
     Some(match &state.pools_unit {
         // Between its end and the look that it causes, "active" says only that a record is there to be read.
-        Some(unit) if !unit.has_job && matches!(unit.active_state.as_str(), "inactive" | "failed") => ImportFact::NotRun,
+        Some(unit) if !unit.has_job && matches!(unit.active_state.as_str(), "inactive" | "failed") => {
+            ImportFact::NotRun
+        }
         _ => ImportFact::Pending,
     })
 }

@@ -42,7 +42,8 @@ pub enum Key {
 
 impl Key {
     /// All of them.
-    pub const ALL: [Key; 6] = [Key::Role, Key::Hostname, Key::Timezone, Key::SshAuthorizedKeys, Key::NtpServers, Key::DnsServers];
+    pub const ALL: [Key; 6] =
+        [Key::Role, Key::Hostname, Key::Timezone, Key::SshAuthorizedKeys, Key::NtpServers, Key::DnsServers];
 
     /// The dotted path in the file, which is the key's name everywhere.
     pub fn as_str(self) -> &'static str {
@@ -81,10 +82,20 @@ impl Key {
     fn check_text(self, root: &Root, text: &str) -> Result<(), String> {
         let (fits, takes) = match self {
             Key::Role => (matches!(text, "local" | "cloud"), "\"local\" or \"cloud\""),
-            Key::Hostname => (is_hostname(text) && text.len() <= 64, "a host name: letters, digits and hyphens, dots between labels, at most 64 in all"),
-            Key::Timezone => (is_timezone(root, text), "a name of the time zone database, such as \"Europe/Berlin\" (`timedatectl list-timezones`)"),
-            Key::SshAuthorizedKeys => (is_authorized_key(text), "a line of authorized_keys, such as \"ssh-ed25519 AAAA... who\""),
-            Key::NtpServers => (is_hostname(text) || text.parse::<std::net::IpAddr>().is_ok(), "a host name or address"),
+            Key::Hostname => (
+                is_hostname(text) && text.len() <= 64,
+                "a host name: letters, digits and hyphens, dots between labels, at most 64 in all",
+            ),
+            Key::Timezone => (
+                is_timezone(root, text),
+                "a name of the time zone database, such as \"Europe/Berlin\" (`timedatectl list-timezones`)",
+            ),
+            Key::SshAuthorizedKeys => {
+                (is_authorized_key(text), "a line of authorized_keys, such as \"ssh-ed25519 AAAA... who\"")
+            }
+            Key::NtpServers => {
+                (is_hostname(text) || text.parse::<std::net::IpAddr>().is_ok(), "a host name or address")
+            }
             Key::DnsServers => (text.parse::<std::net::IpAddr>().is_ok(), "an address"),
         };
         if fits { Ok(()) } else { Err(format!("\"{text}\" does not fit: it takes {takes}")) }
@@ -277,7 +288,9 @@ fn leaves(table: &Table) -> Vec<(String, Value)> {
     let mut leaves = Vec::new();
     for (name, value) in table.iter().filter(|(name, _)| *name != "schema") {
         match value {
-            Value::Table(section) => leaves.extend(section.iter().map(|(key, value)| (format!("{name}.{key}"), value.clone()))),
+            Value::Table(section) => {
+                leaves.extend(section.iter().map(|(key, value)| (format!("{name}.{key}"), value.clone())))
+            }
             value => leaves.push((name.clone(), value.clone())),
         }
     }
@@ -287,7 +300,9 @@ fn leaves(table: &Table) -> Vec<(String, Value)> {
 fn from_toml(value: &Value) -> Option<ConfigValue> {
     match value {
         Value::String(text) => Some(ConfigValue::Text(text.clone())),
-        Value::Array(items) => items.iter().map(|i| i.as_str().map(str::to_owned)).collect::<Option<_>>().map(ConfigValue::List),
+        Value::Array(items) => {
+            items.iter().map(|i| i.as_str().map(str::to_owned)).collect::<Option<_>>().map(ConfigValue::List)
+        }
         _ => None,
     }
 }

@@ -56,7 +56,11 @@ pub async fn gate(connection: &Connection, patience: Patience) -> Result<Vec<Hea
     let bus = DBusProxy::new(connection).await?;
     let mut owners = bus.receive_name_owner_changed_with_args(&[(0, BUS_NAME)]).await?;
     let manager = ManagerProxy::builder(connection).cache_properties(CacheProperties::No).build().await?;
-    let properties = zbus::fdo::PropertiesProxy::builder(connection).destination(BUS_NAME).path(siris_api::ROOT_PATH).build().await?;
+    let properties = zbus::fdo::PropertiesProxy::builder(connection)
+        .destination(BUS_NAME)
+        .path(siris_api::ROOT_PATH)
+        .build()
+        .await?;
     let mut changes = properties.receive_properties_changed().await?;
     let mut failed_since: Option<Instant> = None;
     loop {

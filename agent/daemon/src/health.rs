@@ -172,16 +172,28 @@ pub fn evaluate(facts: &Facts) -> Verdict {
 
 fn judge_agent(facts: &Facts, reasons: &mut Reasons) {
     if let Some(fault) = &facts.settings_fault {
-        reasons.add(Weight::Failed, "settings-invalid", format!("{}: {fault}; the image is faulty: install another version", crate::root::SETTINGS));
+        reasons.add(
+            Weight::Failed,
+            "settings-invalid",
+            format!("{}: {fault}; the image is faulty: install another version", crate::root::SETTINGS),
+        );
     }
     for fault in facts.identity_fault.iter().chain(&facts.memory_fault) {
-        reasons.add(Weight::Failed, "identity-fault", format!("{fault}; check the state partition (`journalctl -b -p err`)"));
+        reasons.add(
+            Weight::Failed,
+            "identity-fault",
+            format!("{fault}; check the state partition (`journalctl -b -p err`)"),
+        );
     }
     if let Some(fault) = &facts.slot_mismatch {
         reasons.add(Weight::Failed, "slot-mismatch", format!("{fault}; reboot, and reinstall if it says so again"));
     }
     for fault in &facts.config_faults {
-        reasons.add(Weight::Degraded, "config-invalid", format!("{fault}; the rest was applied: correct it with `sirisctl config set` and reboot"));
+        reasons.add(
+            Weight::Degraded,
+            "config-invalid",
+            format!("{fault}; the rest was applied: correct it with `sirisctl config set` and reboot"),
+        );
     }
 }
 
@@ -192,15 +204,20 @@ fn judge_units(facts: &Facts, reasons: &mut Reasons) {
             continue;
         };
         let state = fact.active_state.as_str();
-        let under_way = fact.has_job || matches!(state, "activating" | "deactivating" | "reloading" | "refreshing" | "maintenance");
+        let under_way =
+            fact.has_job || matches!(state, "activating" | "deactivating" | "reloading" | "refreshing" | "maintenance");
         match state {
             "active" | "reloading" | "refreshing" => {}
             "failed" if !fact.has_job => {
                 let text = format!("{unit} has failed: see `journalctl -b -u {unit}`, then `systemctl restart {unit}`");
                 reasons.add(Weight::Failed, "unit-failed", text);
             }
-            _ if under_way && !facts.settled => reasons.add(Weight::Starting, "unit-starting", format!("{unit} is {state}: waiting for it")),
-            _ if under_way => reasons.add(Weight::Degraded, "unit-restarting", format!("{unit} is {state}: waiting for it")),
+            _ if under_way && !facts.settled => {
+                reasons.add(Weight::Starting, "unit-starting", format!("{unit} is {state}: waiting for it"))
+            }
+            _ if under_way => {
+                reasons.add(Weight::Degraded, "unit-restarting", format!("{unit} is {state}: waiting for it"))
+            }
             _ => {
                 let text = format!("{unit} is {state}: start it with `systemctl start {unit}`");
                 reasons.add(Weight::Failed, "unit-inactive", text);
@@ -213,15 +230,25 @@ fn judge_state(facts: &Facts, reasons: &mut Reasons) {
     match facts.state {
         None => reasons.add(Weight::Starting, "state-unknown", "the state partition has not been looked at yet".into()),
         Some(StateFact::NotMounted) => {
-            reasons.add(Weight::Failed, "state-not-mounted", "/state is not mounted, nothing would last: check the OS disk's partition 7 and reboot".into());
+            reasons.add(
+                Weight::Failed,
+                "state-not-mounted",
+                "/state is not mounted, nothing would last: check the OS disk's partition 7 and reboot".into(),
+            );
         }
         Some(StateFact::ReadOnly) => {
-            reasons.add(Weight::Failed, "state-read-only", "/state is read-only, nothing lasts: see `journalctl -k` for disk errors, then reboot".into());
+            reasons.add(
+                Weight::Failed,
+                "state-read-only",
+                "/state is read-only, nothing lasts: see `journalctl -k` for disk errors, then reboot".into(),
+            );
         }
         Some(StateFact::Writable { size, free }) => {
             let least = facts.state_free_min.map_or(0, |min| min.bytes_of(size));
             if free < least {
-                let text = format!("/state has {free} of {size} bytes free, less than the {least} wanted: see `du -x /state`, `journalctl --vacuum-size=200M`");
+                let text = format!(
+                    "/state has {free} of {size} bytes free, less than the {least} wanted: see `du -x /state`, `journalctl --vacuum-size=200M`"
+                );
                 reasons.add(Weight::Degraded, "state-low", text);
             }
         }
@@ -230,7 +257,9 @@ fn judge_state(facts: &Facts, reasons: &mut Reasons) {
 
 fn judge_pools(facts: &Facts, reasons: &mut Reasons) {
     let pools = match &facts.pools {
-        None => return reasons.add(Weight::Starting, "pools-importing", "the pools have not been looked at yet".into()),
+        None => {
+            return reasons.add(Weight::Starting, "pools-importing", "the pools have not been looked at yet".into());
+        }
         Some(Err(error)) => {
             let text = format!("ZFS does not tell its pools ({error}): check `lsmod | grep zfs` and `zpool status`");
             return reasons.add(Weight::Failed, "pools-unreadable", text);
@@ -251,20 +280,34 @@ fn judge_pools(facts: &Facts, reasons: &mut Reasons) {
         match pool.state {
             PoolState::Online => {}
             PoolState::Degraded => {
-                let missing: Vec<&str> = pool.members.iter().filter(|m| m.state > PoolState::InUse).map(|m| m.name.as_str()).collect();
-                let text = format!("pool \"{}\" is DEGRADED ({}): replace or bring back the device, {look}", pool.name, missing.join(", "));
+                let missing: Vec<&str> =
+                    pool.members.iter().filter(|m| m.state > PoolState::InUse).map(|m| m.name.as_str()).collect();
+                let text = format!(
+                    "pool \"{}\" is DEGRADED ({}): replace or bring back the device, {look}",
+                    pool.name,
+                    missing.join(", ")
+                );
                 reasons.add(weight, "pool-degraded", text);
             }
             state => reasons.add(weight, "pool-faulted", format!("pool \"{}\" is {state}: {look}", pool.name)),
         }
         if pool.errors > 0 {
-            reasons.add(Weight::Degraded, "pool-errors", format!("pool \"{}\" has {} unrepaired data errors: {look} -v", pool.name, pool.errors));
+            reasons.add(
+                Weight::Degraded,
+                "pool-errors",
+                format!("pool \"{}\" has {} unrepaired data errors: {look} -v", pool.name, pool.errors),
+            );
         }
     }
     judge_missing(facts, pools, worse, reasons);
 }
 
-fn judge_missing(facts: &Facts, pools: &[Pool], worse: impl Fn(Option<PoolState>, Option<PoolState>) -> Weight, reasons: &mut Reasons) {
+fn judge_missing(
+    facts: &Facts,
+    pools: &[Pool],
+    worse: impl Fn(Option<PoolState>, Option<PoolState>) -> Weight,
+    reasons: &mut Reasons,
+) {
     for (guid, expected) in &facts.expected {
         if pools.iter().any(|p| p.guid == *guid) {
             continue;
@@ -276,10 +319,18 @@ fn judge_missing(facts: &Facts, pools: &[Pool], worse: impl Fn(Option<PoolState>
                 reasons.add(Weight::Starting, "pools-importing", format!("pool \"{name}\" is being imported"));
                 continue;
             }
-            ImportFact::Pending | ImportFact::NotRun => "this boot's import did not run, see `journalctl -b -u siris-pools`".to_owned(),
-            ImportFact::Done(failed) => failed.get(guid).cloned().unwrap_or_else(|| "it is not imported any more".into()),
+            ImportFact::Pending | ImportFact::NotRun => {
+                "this boot's import did not run, see `journalctl -b -u siris-pools`".to_owned()
+            }
+            ImportFact::Done(failed) => {
+                failed.get(guid).cloned().unwrap_or_else(|| "it is not imported any more".into())
+            }
         };
-        reasons.add(worse(expected.baseline, None), "pool-missing", format!("pool \"{name}\" (guid {guid}) is missing: {why}; {what_to_do}"));
+        reasons.add(
+            worse(expected.baseline, None),
+            "pool-missing",
+            format!("pool \"{name}\" (guid {guid}) is missing: {why}; {what_to_do}"),
+        );
     }
 }
 

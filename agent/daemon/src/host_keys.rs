@@ -40,7 +40,10 @@ pub fn ensure_host_key(root: &Root) -> Result<Ensured, HostKeyError> {
     let key = dir.join(NAME);
     let public = dir.join(format!("{NAME}.pub"));
     // Reading the public half out of the private one proves that the file is whole.
-    if key.exists() && public.exists() && Cmd::new(Tool::SshKeygen).args(["-y", "-P", "", "-f"]).arg(&key).output().is_ok() {
+    if key.exists()
+        && public.exists()
+        && Cmd::new(Tool::SshKeygen).args(["-y", "-P", "", "-f"]).arg(&key).output().is_ok()
+    {
         return Ok(Ensured::Unchanged);
     }
     fs::create_dir_all(&dir).map_err(HostKeyError::WriteKey)?;

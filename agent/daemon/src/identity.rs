@@ -48,7 +48,12 @@ impl IdentityError {
 }
 
 /// A value of the wanted form: the one on file, or (none there, or a torn one) a new one, written.
-fn ensure<T>(root: &Root, path: &'static str, parse: impl Fn(&str) -> Option<T>, fresh: impl FnOnce() -> (T, String)) -> Result<T, IdentityError> {
+fn ensure<T>(
+    root: &Root,
+    path: &'static str,
+    parse: impl Fn(&str) -> Option<T>,
+    fresh: impl FnOnce() -> (T, String),
+) -> Result<T, IdentityError> {
     let text = match root.read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::InvalidData => None,

@@ -13,6 +13,7 @@ use siris_agent::pools::import::{Outcome, import_pools};
 use siris_agent::provision::{self, Credentials};
 use siris_agent::root::Root;
 use siris_agent::{observe, run, slots};
+use siris_host::cmd::{Cmd, Tool};
 use siris_zfs::OpenZfs;
 
 /// The agent of a SIRIS box. Without a command it is the daemon.
@@ -69,7 +70,11 @@ fn main() -> anyhow::Result<()> {
         Some(Command::SshHostKeys) => Ok(ensure_host_key(&root).map(drop)?),
         Some(Command::Bless) => {
             let slot = observe::booted_slot(&root).slot.ok_or(slots::SlotsError::NoSlot)?;
-            let what = if slots::bless(&root, slot)? { "is good from now on, and has all its tries" } else { "is good already" };
+            let what = if slots::bless(&root, slot)? {
+                "is good from now on, and has all its tries"
+            } else {
+                "is good already"
+            };
             eprintln!("slot {slot} {what}");
             Ok(())
         }
@@ -84,6 +89,10 @@ fn main() -> anyhow::Result<()> {
             })
         }
         Some(Command::ImportPools { wait }) => {
+            // Disks that are known by now are looked at by udev first; later ones are waited for below.
+            if let Err(error) = Cmd::new(Tool::Udevadm).args(["settle", "--timeout=30"]).run() {
+                eprintln!("{error}");
+            }
             let outcome = import_pools(&root, &OpenZfs, Duration::from_secs(wait), &mut std::thread::sleep)?;
             if let Outcome::Done(failed) = outcome {
                 for (guid, why) in failed {

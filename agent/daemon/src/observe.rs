@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use siris_slots::layout::Part;
 use siris_slots::Slot;
+use siris_slots::layout::Part;
 
 use crate::health::StateFact;
 use crate::root::Root;
@@ -60,7 +60,8 @@ pub fn booted_slot(root: &Root) -> BootedSlot {
 
 /// The partition's number on its disk; `None` when the device is not to be seen, which is not the slot's fault.
 fn partition_number(root: &Root, partuuid: &str) -> Option<u32> {
-    let link = std::fs::read_link(root.path(format!("/dev/disk/by-partuuid/{}", partuuid.to_ascii_lowercase()))).ok()?;
+    let link =
+        std::fs::read_link(root.path(format!("/dev/disk/by-partuuid/{}", partuuid.to_ascii_lowercase()))).ok()?;
     let device = Path::new(&link).file_name()?.to_str()?;
     root.read(&format!("/sys/class/block/{device}/partition")).ok()??.trim().parse().ok()
 }
@@ -92,7 +93,10 @@ mod tests {
 
     #[test]
     fn a_slot_is_believed_when_the_partition_is_its_own() {
-        assert_eq!(booted("ro siris.slot=a siris.root=AA-BB\n", "5\n"), BootedSlot { slot: Some(Slot::A), mismatch: None });
+        assert_eq!(
+            booted("ro siris.slot=a siris.root=AA-BB\n", "5\n"),
+            BootedSlot { slot: Some(Slot::A), mismatch: None }
+        );
         assert!(booted("siris.slot=b siris.root=aa-bb", "5\n").mismatch.is_some());
         assert!(booted("siris.slot=c siris.root=aa-bb", "5\n").mismatch.is_some());
         assert!(booted("siris.slot=a", "5\n").mismatch.is_some());
@@ -105,7 +109,8 @@ mod tests {
         let root = Root::new(dir.path());
         std::fs::create_dir_all(root.path(STATE_PROBE)).unwrap();
         assert_eq!(state_partition(&root), StateFact::NotMounted);
-        root.write("/proc/self/mountinfo", b"30 1 254:7 / /state rw,relatime shared:1 - ext4 /dev/vda7 rw\n", 0o644).unwrap();
+        root.write("/proc/self/mountinfo", b"30 1 254:7 / /state rw,relatime shared:1 - ext4 /dev/vda7 rw\n", 0o644)
+            .unwrap();
         assert!(matches!(state_partition(&root), StateFact::Writable { size, free } if size >= free && free > 0));
     }
 }

@@ -82,7 +82,11 @@ async fn follow(mut watch: Watch, unit: String, agent: Arc<Agent>, publisher: Pu
             return;
         }
         agent.note_unit(&unit, watch.fact().clone());
-        let told = if unit == POOLS_UNIT && !watch.fact().has_job { publisher.refresh_pools().await } else { publisher.publish_health().await };
+        let told = if unit == POOLS_UNIT && !watch.fact().has_job {
+            publisher.refresh_pools().await
+        } else {
+            publisher.publish_health().await
+        };
         if let Err(error) = told {
             eprintln!("cannot tell the bus: {error}");
         }

@@ -99,7 +99,9 @@ impl Settings {
             None => Settings::default().state_free_min,
             Some(text) => FreeMin::parse(&text).ok_or(SettingsError::FreeMin(text))?,
         };
-        let valid = |unit: &&String| unit.contains('.') && unit.chars().all(|c| c.is_ascii_alphanumeric() || "@-_.:\\".contains(c));
+        let valid = |unit: &&String| {
+            unit.contains('.') && unit.chars().all(|c| c.is_ascii_alphanumeric() || "@-_.:\\".contains(c))
+        };
         if let Some(bad) = file.health.units.iter().find(|u| !valid(u)) {
             return Err(SettingsError::Unit(bad.clone()));
         }
@@ -113,7 +115,9 @@ mod tests {
 
     #[test]
     fn shares_and_sizes() {
-        let parse = |min: &str| Settings::parse(&format!("schema = 1\n[health]\nunits = [\"ssh.service\"]\nstate-free-min = \"{min}\"\n"));
+        let parse = |min: &str| {
+            Settings::parse(&format!("schema = 1\n[health]\nunits = [\"ssh.service\"]\nstate-free-min = \"{min}\"\n"))
+        };
         assert_eq!(parse("5%").unwrap().state_free_min.bytes_of(1000), 50);
         assert_eq!(parse("200MiB").unwrap().state_free_min.bytes_of(0), 200 << 20);
         for bad in ["5", "101%", "-1%", "5 %", "MiB", "5MB", "99999999999999GiB"] {
@@ -126,6 +130,9 @@ mod tests {
     fn an_unknown_key_is_a_fault() {
         assert!(Settings::parse("schema = 1\n[health]\nunit = []\n").is_err());
         assert!(matches!(Settings::parse("schema = 2\n"), Err(SettingsError::Schema(2))));
-        assert!(matches!(Settings::parse("schema = 1\n[health]\nunits = [\"x/../y.service\"]\n"), Err(SettingsError::Unit(_))));
+        assert!(matches!(
+            Settings::parse("schema = 1\n[health]\nunits = [\"x/../y.service\"]\n"),
+            Err(SettingsError::Unit(_))
+        ));
     }
 }

@@ -40,7 +40,9 @@ pub fn bundle(agent: &Agent) -> Result<Vec<u8>, SupportError> {
         let bytes = redact(&text).into_bytes();
         header.set_size(bytes.len() as u64);
         header.set_mode(0o600);
-        archive.append_data(&mut header, format!("siris-support/{name}"), bytes.as_slice()).map_err(SupportError::WriteArchive)?;
+        archive
+            .append_data(&mut header, format!("siris-support/{name}"), bytes.as_slice())
+            .map_err(SupportError::WriteArchive)?;
     }
     let bytes = archive.into_inner().and_then(GzEncoder::finish).map_err(SupportError::WriteArchive)?;
     if bytes.len() > LIMIT { Err(SupportError::TooLarge(bytes.len())) } else { Ok(bytes) }
@@ -66,8 +68,16 @@ fn parts(agent: &Agent) -> Vec<(&'static str, String)> {
         ("zfs-version", file("/sys/module/zfs/version")),
     ];
     let commands: [(&'static str, Tool, &[&str]); 7] = [
-        ("journal.txt", Tool::Journalctl, &["-b", "--no-pager", "--no-hostname", "-o", "short-iso", "-n", JOURNAL_LINES]),
-        ("journal-errors.txt", Tool::Journalctl, &["--no-pager", "--no-hostname", "-o", "short-iso", "-p", "err", "-n", "2000"]),
+        (
+            "journal.txt",
+            Tool::Journalctl,
+            &["-b", "--no-pager", "--no-hostname", "-o", "short-iso", "-n", JOURNAL_LINES],
+        ),
+        (
+            "journal-errors.txt",
+            Tool::Journalctl,
+            &["--no-pager", "--no-hostname", "-o", "short-iso", "-p", "err", "-n", "2000"],
+        ),
         ("units.txt", Tool::Systemctl, &["list-units", "--all", "--no-pager", "--plain"]),
         ("failed-units.txt", Tool::Systemctl, &["list-units", "--failed", "--no-pager", "--plain"]),
         ("zpool-status.txt", Tool::Zpool, &["status", "-v", "-P"]),
@@ -75,7 +85,8 @@ fn parts(agent: &Agent) -> Vec<(&'static str, String)> {
         ("zpool-events.txt", Tool::Zpool, &["events"]),
     ];
     if agent.root.is_machine() {
-        let run = |tool: Tool, arguments: &[&str]| Cmd::new(tool).args(arguments).text().unwrap_or_else(|e| format!("{e}\n"));
+        let run =
+            |tool: Tool, arguments: &[&str]| Cmd::new(tool).args(arguments).text().unwrap_or_else(|e| format!("{e}\n"));
         parts.extend(commands.into_iter().map(|(name, tool, arguments)| (name, run(tool, arguments))));
     }
     parts
@@ -97,7 +108,10 @@ fn status(agent: &Agent) -> String {
         text += &format!("reason {}: {}\n", reason.code, reason.text);
     }
     for pool in shown.pools.values() {
-        text += &format!("pool {} guid {} {} size {} free {} errors {}\n", pool.name, pool.guid, pool.state, pool.size, pool.free, pool.errors);
+        text += &format!(
+            "pool {} guid {} {} size {} free {} errors {}\n",
+            pool.name, pool.guid, pool.state, pool.size, pool.free, pool.errors
+        );
     }
     text
 }
@@ -112,7 +126,9 @@ fn config(agent: &Agent) -> String {
     for key in Key::ALL {
         match (key, config.value(key)) {
             (_, None) => {}
-            (Key::SshAuthorizedKeys, Some(_)) => text += &format!("{}: {} keys\n", key.as_str(), config.list(key).len()),
+            (Key::SshAuthorizedKeys, Some(_)) => {
+                text += &format!("{}: {} keys\n", key.as_str(), config.list(key).len())
+            }
             (_, Some(value)) => text += &format!("{}: {value:?}\n", key.as_str()),
         }
     }
@@ -174,7 +190,10 @@ fn redact_line(line: &str, out: &mut String) {
 /// A crypt(5) hash, or the base64 of an SSH key.
 fn is_secret(word: &str) -> bool {
     const HASHES: [&str; 7] = ["$1$", "$5$", "$6$", "$y$", "$gy$", "$7$", "$2b$"];
-    HASHES.iter().any(|h| word.contains(h)) || word.contains("AAAAC3Nza") || word.contains("AAAAB3Nza") || word.contains("AAAAE2Vjz")
+    HASHES.iter().any(|h| word.contains(h))
+        || word.contains("AAAAC3Nza")
+        || word.contains("AAAAB3Nza")
+        || word.contains("AAAAE2Vjz")
 }
 
 #[cfg(test)]

@@ -28,7 +28,15 @@ pub fn unit_path(unit: &str) -> String {
 /// # Errors
 /// When there is no service manager on this bus.
 pub async fn subscribe(connection: &Connection) -> zbus::Result<()> {
-    connection.call_method(Some(SYSTEMD), "/org/freedesktop/systemd1", Some("org.freedesktop.systemd1.Manager"), "Subscribe", &()).await?;
+    connection
+        .call_method(
+            Some(SYSTEMD),
+            "/org/freedesktop/systemd1",
+            Some("org.freedesktop.systemd1.Manager"),
+            "Subscribe",
+            &(),
+        )
+        .await?;
     Ok(())
 }
 
@@ -57,7 +65,12 @@ impl Watch {
             .build()?;
         // Listen first, then ask: a change in between is seen.
         let signals = MessageStream::for_match_rule(rule, connection, None).await?;
-        let mut watch = Watch { connection: connection.clone(), path, signals, fact: UnitFact { active_state: "unknown".into(), has_job: false } };
+        let mut watch = Watch {
+            connection: connection.clone(),
+            path,
+            signals,
+            fact: UnitFact { active_state: "unknown".into(), has_job: false },
+        };
         watch.ask().await?;
         Ok(watch)
     }
@@ -74,10 +87,13 @@ impl Watch {
     pub async fn changed(&mut self) -> zbus::Result<()> {
         let before = self.fact.clone();
         while self.fact == before {
-            let Some(signal) = self.signals.next().await else { return Err(zbus::Error::InputOutput(std::sync::Arc::new(std::io::ErrorKind::ConnectionAborted.into()))) };
+            let Some(signal) = self.signals.next().await else {
+                return Err(zbus::Error::InputOutput(std::sync::Arc::new(std::io::ErrorKind::ConnectionAborted.into())));
+            };
             let body = signal?;
             let body = body.body();
-            let (_, mut changed, invalidated): (InterfaceName<'_>, HashMap<String, OwnedVariant>, Vec<String>) = body.deserialize()?;
+            let (_, mut changed, invalidated): (InterfaceName<'_>, HashMap<String, OwnedVariant>, Vec<String>) =
+                body.deserialize()?;
             if invalidated.iter().any(|p| p == "ActiveState" || p == "Job") {
                 self.ask().await?;
                 continue;
@@ -88,7 +104,10 @@ impl Watch {
     }
 
     async fn ask(&mut self) -> zbus::Result<()> {
-        let reply = self.connection.call_method(Some(SYSTEMD), self.path.as_str(), Some("org.freedesktop.DBus.Properties"), "GetAll", &(UNIT,)).await?;
+        let reply = self
+            .connection
+            .call_method(Some(SYSTEMD), self.path.as_str(), Some("org.freedesktop.DBus.Properties"), "GetAll", &(UNIT,))
+            .await?;
         let mut all: HashMap<String, OwnedVariant> = reply.body().deserialize()?;
         self.take(&mut all);
         Ok(())
@@ -111,7 +130,10 @@ mod tests {
     #[test]
     fn unit_paths_are_escaped_as_the_service_manager_does() {
         assert_eq!(unit_path("ssh.service"), "/org/freedesktop/systemd1/unit/ssh_2eservice");
-        assert_eq!(unit_path("systemd-networkd.service"), "/org/freedesktop/systemd1/unit/systemd_2dnetworkd_2eservice");
+        assert_eq!(
+            unit_path("systemd-networkd.service"),
+            "/org/freedesktop/systemd1/unit/systemd_2dnetworkd_2eservice"
+        );
         assert_eq!(unit_path("3a@b.mount"), "/org/freedesktop/systemd1/unit/_33a_40b_2emount");
     }
 }

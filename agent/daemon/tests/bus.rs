@@ -37,7 +37,7 @@ fn code<T>(result: zbus::Result<T>) -> Option<ErrorCode> {
 
 #[tokio::test]
 async fn it_says_who_it_is() {
-    let Some(builder) = Machine::new() else { return };
+    let Some(builder) = Machine::prepare() else { return };
     let agent = builder.boot(Authority::Fixed(true)).await;
     let manager = manager(&agent.client).await;
     assert_eq!(manager.product().await.unwrap(), "siris");
@@ -55,7 +55,7 @@ async fn it_says_who_it_is() {
 
 #[tokio::test]
 async fn pools_come_change_and_go_with_their_signals() {
-    let Some(builder) = Machine::new() else { return };
+    let Some(builder) = Machine::prepare() else { return };
     let there = builder.zfs.create(1, "there");
     let agent = builder.boot(Authority::Fixed(true)).await;
     let manager = manager(&agent.client).await;
@@ -90,7 +90,8 @@ async fn pools_come_change_and_go_with_their_signals() {
     agent.zfs.destroy(guid);
     agent.zfs.export(&"there".parse().unwrap()).unwrap();
     manager.refresh_pools(NO_OPTIONS()).await.unwrap();
-    let gone = [removed.next().await.unwrap(), removed.next().await.unwrap()].map(|s| s.args().unwrap().object_path.to_string());
+    let gone = [removed.next().await.unwrap(), removed.next().await.unwrap()]
+        .map(|s| s.args().unwrap().object_path.to_string());
     assert!(gone.contains(&pool_path(2)) && gone.contains(&pool_path(there.as_u64())));
     assert!(manager.expected_pools().await.unwrap().is_empty());
     assert_eq!(manager.health().await.unwrap(), "healthy");
@@ -98,19 +99,23 @@ async fn pools_come_change_and_go_with_their_signals() {
 
 #[tokio::test]
 async fn an_export_that_is_not_over_when_its_event_comes_is_seen_later() {
-    let Some(builder) = Machine::new() else { return };
+    let Some(builder) = Machine::prepare() else { return };
     builder.zfs.create(1, "tank");
     let agent = builder.boot(Authority::Fixed(true)).await;
     let manager = manager(&agent.client).await;
     manager.refresh_pools(NO_OPTIONS()).await.unwrap();
     agent.zfs.export(&"tank".parse().unwrap()).unwrap();
     let objects = objects(&agent.client).await;
-    agent.until("the pool is gone from the bus", async |_| !objects.get_managed_objects().await.unwrap().keys().any(|p| p.as_str() == pool_path(1))).await;
+    agent
+        .until("the pool is gone from the bus", async |_| {
+            !objects.get_managed_objects().await.unwrap().keys().any(|p| p.as_str() == pool_path(1))
+        })
+        .await;
 }
 
 #[tokio::test]
 async fn zfs_that_fails_takes_no_pool_from_the_bus_or_the_memory() {
-    let Some(builder) = Machine::new() else { return };
+    let Some(builder) = Machine::prepare() else { return };
     builder.zfs.create(1, "tank");
     let agent = builder.boot(Authority::Fixed(true)).await;
     let manager = manager(&agent.client).await;
@@ -125,7 +130,7 @@ async fn zfs_that_fails_takes_no_pool_from_the_bus_or_the_memory() {
 
 #[tokio::test]
 async fn over_reboots_and_restarts_a_pool_returns_unless_it_was_exported() {
-    let Some(builder) = Machine::new() else { return };
+    let Some(builder) = Machine::prepare() else { return };
     for (guid, name) in [(1, "kept"), (2, "exported"), (3, "dead")] {
         builder.zfs.create(guid, name);
     }
@@ -147,7 +152,11 @@ async fn over_reboots_and_restarts_a_pool_returns_unless_it_was_exported() {
     assert_eq!(manager.health_reasons().await.unwrap()[0].code, "pool-missing");
     assert!(manager.find_pool("kept").await.is_ok());
 
-    assert_eq!(code(manager.forget_pool(1, NO_OPTIONS()).await), Some(ErrorCode::PoolNotFound), "an imported pool is not forgotten");
+    assert_eq!(
+        code(manager.forget_pool(1, NO_OPTIONS()).await),
+        Some(ErrorCode::PoolNotFound),
+        "an imported pool is not forgotten"
+    );
     manager.forget_pool(3, NO_OPTIONS()).await.unwrap();
     assert_eq!(manager.health().await.unwrap(), "healthy");
     assert_eq!(memory::load(&agent.root).unwrap().len(), 1);
@@ -155,14 +164,17 @@ async fn over_reboots_and_restarts_a_pool_returns_unless_it_was_exported() {
 
 #[tokio::test]
 async fn the_configuration_is_read_and_changed() {
-    let Some(builder) = Machine::new() else { return };
+    let Some(builder) = Machine::prepare() else { return };
     let agent = builder.boot(Authority::Fixed(true)).await;
     let manager = manager(&agent.client).await;
     assert_eq!(manager.set_config("hostname", &text("box7"), NO_OPTIONS()).await.unwrap(), "reboot");
     let values = manager.get_config(NO_OPTIONS()).await.unwrap();
     assert_eq!(values["hostname"], text("box7"));
     assert_eq!(code(manager.set_config("hostnam", &text("x"), NO_OPTIONS()).await), Some(ErrorCode::ConfigKeyUnknown));
-    assert_eq!(code(manager.set_config("timezone", &text("Nowhere"), NO_OPTIONS()).await), Some(ErrorCode::ConfigValueInvalid));
+    assert_eq!(
+        code(manager.set_config("timezone", &text("Nowhere"), NO_OPTIONS()).await),
+        Some(ErrorCode::ConfigValueInvalid)
+    );
     let number = OwnedVariant::from(7u32);
     assert_eq!(code(manager.set_config("hostname", &number, NO_OPTIONS()).await), Some(ErrorCode::ConfigValueInvalid));
     assert_eq!(code(manager.set_config("role", &text("cloud"), NO_OPTIONS()).await), Some(ErrorCode::ConfigRefused));
@@ -177,7 +189,7 @@ async fn the_configuration_is_read_and_changed() {
 
 #[tokio::test]
 async fn a_faulty_configuration_degrades_and_is_mended_through_the_agent() {
-    let Some(builder) = Machine::new() else { return };
+    let Some(builder) = Machine::prepare() else { return };
     builder.root.write(siris_agent::root::CONFIG, b"timezone = \"Nowhere\"\n", 0o644).unwrap();
     let agent = builder.boot(Authority::Fixed(true)).await;
     let manager = manager(&agent.client).await;
@@ -188,7 +200,7 @@ async fn a_faulty_configuration_degrades_and_is_mended_through_the_agent() {
 
 #[tokio::test]
 async fn who_is_not_allowed_may_ask_and_not_change() {
-    let Some(builder) = Machine::new() else { return };
+    let Some(builder) = Machine::prepare() else { return };
     let agent = builder.boot(Authority::Fixed(false)).await;
     let manager = manager(&agent.client).await;
     assert_eq!(manager.health().await.unwrap(), "healthy");
@@ -204,7 +216,7 @@ async fn who_is_not_allowed_may_ask_and_not_change() {
 
 #[tokio::test]
 async fn the_gate_passes_when_well_and_names_the_reasons_when_not() {
-    let Some(builder) = Machine::new() else { return };
+    let Some(builder) = Machine::prepare() else { return };
     let client = builder.bus.connect().await;
     let short = Patience { limit: Duration::from_millis(200), settle: Duration::from_millis(50) };
     assert!(matches!(gate(&client, short).await, Err(GateError::NoAgent)));
@@ -214,7 +226,10 @@ async fn the_gate_passes_when_well_and_names_the_reasons_when_not() {
     let manager = manager(&client).await;
     let _ = manager.refresh_pools(NO_OPTIONS()).await;
     let error = gate(&client, short).await.unwrap_err();
-    assert!(matches!(&error, GateError::NotWell { health: Health::Failed, reasons } if reasons[0].code == "pools-unreadable"), "{error}");
+    assert!(
+        matches!(&error, GateError::NotWell { health: Health::Failed, reasons } if reasons[0].code == "pools-unreadable"),
+        "{error}"
+    );
     // A failure that is taken back in time does not count.
     let patient = Patience { limit: Duration::from_secs(600), settle: Duration::from_secs(600) };
     let mend = async {
@@ -228,10 +243,20 @@ async fn the_gate_passes_when_well_and_names_the_reasons_when_not() {
 
 #[tokio::test]
 async fn a_support_bundle_has_states_and_no_secrets() {
-    let Some(builder) = Machine::new() else { return };
+    let Some(builder) = Machine::prepare() else { return };
     let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHHMkYwrcAyC0vBcfaUoTMZJmyHDRTp3GY9x who";
-    builder.root.write(siris_agent::root::CONFIG, format!("hostname = \"box1\"\n[ssh]\nauthorized-keys = [\"{key}\"]\n").as_bytes(), 0o644).unwrap();
-    builder.root.write("/proc/cmdline", b"quiet systemd.set_credential=passwd.hashed-password.root:$6$salt$hashhash\n", 0o644).unwrap();
+    builder
+        .root
+        .write(
+            siris_agent::root::CONFIG,
+            format!("hostname = \"box1\"\n[ssh]\nauthorized-keys = [\"{key}\"]\n").as_bytes(),
+            0o644,
+        )
+        .unwrap();
+    builder
+        .root
+        .write("/proc/cmdline", b"quiet systemd.set_credential=passwd.hashed-password.root:$6$salt$hashhash\n", 0o644)
+        .unwrap();
     builder.zfs.create(1, "tank");
     let agent = builder.boot(Authority::Fixed(true)).await;
     let bytes = manager(&agent.client).await.support_bundle(NO_OPTIONS()).await.unwrap();

@@ -25,7 +25,7 @@ fn interface<'a>(xml: &'a str, name: &str) -> &'a str {
 
 #[tokio::test]
 async fn the_xml_files_say_what_the_agent_serves() {
-    let Some(builder) = Machine::new() else { return };
+    let Some(builder) = Machine::prepare() else { return };
     let guid = builder.zfs.create(42, "tank").as_u64();
     let agent = builder.boot(Authority::Fixed(true)).await;
     let objects = [
@@ -49,8 +49,9 @@ async fn the_xml_files_say_what_the_agent_serves() {
 
 #[tokio::test]
 async fn the_root_object_is_an_object_manager() {
-    let Some(builder) = Machine::new() else { return };
+    let Some(builder) = Machine::prepare() else { return };
     let agent = builder.boot(Authority::Fixed(true)).await;
-    let proxy = IntrospectableProxy::builder(&agent.client).destination(BUS_NAME).path(ROOT_PATH).build().await.unwrap();
+    let proxy =
+        IntrospectableProxy::builder(&agent.client).destination(BUS_NAME).path(ROOT_PATH).build().await.unwrap();
     assert!(proxy.introspect().await.unwrap().contains("org.freedesktop.DBus.ObjectManager"));
 }

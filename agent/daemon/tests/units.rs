@@ -60,7 +60,10 @@ impl Systemd {
     async fn set(&self, unit: &str, state: &str, job: u32) {
         *self.units[unit].0.lock().unwrap() = (state.to_owned(), job);
         let emitter = SignalEmitter::new(&self.connection, unit_path(unit)).unwrap();
-        let changed = HashMap::from([("ActiveState", Variant::from(state)), ("Job", Variant::from((job, ObjectPath::from_static_str_unchecked("/"))))]);
+        let changed = HashMap::from([
+            ("ActiveState", Variant::from(state)),
+            ("Job", Variant::from((job, ObjectPath::from_static_str_unchecked("/")))),
+        ]);
         Properties::properties_changed(&emitter, UNIT.try_into().unwrap(), changed, (&[][..]).into()).await.unwrap();
     }
 }
@@ -76,9 +79,20 @@ async fn becomes(agent: &Machine, health: &str, code: Option<&str>) {
 
 #[tokio::test]
 async fn a_boot_and_what_befalls_a_unit_after_it() {
-    let Some(builder) = Machine::new() else { return };
-    builder.root.write("/usr/lib/siris/agent.toml", b"schema = 1\n[health]\nunits = [\"ssh.service\"]\nstate-free-min = \"1\"\n", 0o644).unwrap();
-    let systemd = Systemd::start(builder.bus.connect().await, &[("ssh.service", "inactive", 5), ("siris-pools.service", "activating", 6)]).await;
+    let Some(builder) = Machine::prepare() else { return };
+    builder
+        .root
+        .write(
+            "/usr/lib/siris/agent.toml",
+            b"schema = 1\n[health]\nunits = [\"ssh.service\"]\nstate-free-min = \"1\"\n",
+            0o644,
+        )
+        .unwrap();
+    let systemd = Systemd::start(
+        builder.bus.connect().await,
+        &[("ssh.service", "inactive", 5), ("siris-pools.service", "activating", 6)],
+    )
+    .await;
     let agent = builder.boot(Authority::Fixed(true)).await;
     becomes(&agent, "starting", Some("unit-starting")).await;
     systemd.set("ssh.service", "activating", 5).await;
@@ -97,7 +111,7 @@ async fn a_boot_and_what_befalls_a_unit_after_it() {
 
 #[tokio::test]
 async fn the_pools_unit_decides_whether_a_missing_pool_may_still_come() {
-    let Some(builder) = Machine::new() else { return };
+    let Some(builder) = Machine::prepare() else { return };
     builder.zfs.create(1, "tank");
     let systemd = Systemd::start(builder.bus.connect().await, &[("siris-pools.service", "activating", 6)]).await;
     let mut agent = builder.boot(Authority::Fixed(true)).await;
@@ -108,7 +122,8 @@ async fn the_pools_unit_decides_whether_a_missing_pool_may_still_come() {
     becomes(&agent, "starting", Some("pools-importing")).await;
     systemd.set("siris-pools.service", "failed", 0).await;
     becomes(&agent, "degraded", Some("pool-missing")).await;
-    siris_agent::pools::import::import_pools(&agent.root, agent.zfs.as_ref(), std::time::Duration::ZERO, &mut |_| ()).unwrap();
+    siris_agent::pools::import::import_pools(&agent.root, agent.zfs.as_ref(), std::time::Duration::ZERO, &mut |_| ())
+        .unwrap();
     systemd.set("siris-pools.service", "active", 0).await;
     becomes(&agent, "healthy", None).await;
 }

@@ -50,7 +50,15 @@ impl Model {
             write_errors: 0,
             checksum_errors: 0,
         };
-        let pool = Pool { guid, name, state: PoolState::Online, size: 1 << 30, free: 1 << 29, errors: 0, members: vec![member("one"), member("two")] };
+        let pool = Pool {
+            guid,
+            name,
+            state: PoolState::Online,
+            size: 1 << 30,
+            free: 1 << 29,
+            errors: 0,
+            members: vec![member("one"), member("two")],
+        };
         lock(&self.pools).insert(guid, ModelPool { pool, imported: true, hidden: false });
         guid
     }
@@ -99,7 +107,9 @@ impl Zfs for Model {
         self.works()?;
         let pools = lock(&self.pools);
         let found = pools.values().filter(|p| !p.imported && !p.hidden);
-        Ok(found.map(|p| ImportablePool { guid: p.pool.guid, name: p.pool.name.clone(), state: p.pool.state }).collect())
+        Ok(found
+            .map(|p| ImportablePool { guid: p.pool.guid, name: p.pool.name.clone(), state: p.pool.state })
+            .collect())
     }
 
     fn import(&self, guid: PoolGuid, _name: &PoolName) -> Result<(), ZfsError> {

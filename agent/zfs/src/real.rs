@@ -55,7 +55,8 @@ impl Zfs for OpenZfs {
     fn import(&self, guid: PoolGuid, name: &PoolName) -> Result<(), ZfsError> {
         let guid_text = guid.to_string();
         let root = format!("{IMPORT_ROOT}/{name}");
-        let arguments = ["import", "-N", "-R", &root, "-o", "cachefile=none", "-d", "/dev/disk/by-id", "-d", "/dev", &guid_text];
+        let arguments =
+            ["import", "-N", "-R", &root, "-o", "cachefile=none", "-d", "/dev/disk/by-id", "-d", "/dev", &guid_text];
         match zpool(&arguments).output() {
             Ok(_) => self.answers(name),
             Err(error) if error.to_string().contains("no such pool available") => Err(ZfsError::NotFound(guid)),
@@ -79,6 +80,10 @@ impl OpenZfs {
 
     #[cfg(not(feature = "libzetta"))]
     fn answers(self, name: &PoolName) -> Result<(), ZfsError> {
-        Cmd::new(Tool::Zfs).args(["list", "-H", "-o", "name", name.as_str()]).output().map(drop).map_err(|_| ZfsError::Unanswering(name.clone()))
+        Cmd::new(Tool::Zfs)
+            .args(["list", "-H", "-o", "name", name.as_str()])
+            .output()
+            .map(drop)
+            .map_err(|_| ZfsError::Unanswering(name.clone()))
     }
 }

@@ -64,7 +64,9 @@ impl<'de> Deserialize<'de> for Number {
         }
         match Raw::deserialize(deserializer)? {
             Raw::Number(n) => Ok(Number(n)),
-            Raw::Text(text) => text.parse().map(Number).map_err(|_| serde::de::Error::custom(format!("\"{text}\" is not a number"))),
+            Raw::Text(text) => {
+                text.parse().map(Number).map_err(|_| serde::de::Error::custom(format!("\"{text}\" is not a number")))
+            }
         }
     }
 }
@@ -169,7 +171,13 @@ pub(crate) fn parse_status(json: &[u8], spaces: &BTreeMap<PoolGuid, Space>) -> R
         for root in pool.vdevs.values() {
             collect(&root.vdevs, "", "normal", &mut members)?;
         }
-        let classes = [(&pool.special, "special"), (&pool.dedup, "dedup"), (&pool.logs, "log"), (&pool.l2cache, "cache"), (&pool.spares, "spare")];
+        let classes = [
+            (&pool.special, "special"),
+            (&pool.dedup, "dedup"),
+            (&pool.logs, "log"),
+            (&pool.l2cache, "cache"),
+            (&pool.spares, "spare"),
+        ];
         for (vdevs, class) in classes {
             collect(vdevs, "", class, &mut members)?;
         }

@@ -35,7 +35,9 @@ impl FromStr for PoolGuid {
 
 /// A text that ZFS would not take as a pool's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is not a pool name: it starts with a letter, followed by letters, digits and _ - : . (zpoolconcepts(7))")]
+#[error(
+    "\"{0}\" is not a pool name: it starts with a letter, followed by letters, digits and _ - : . (zpoolconcepts(7))"
+)]
 pub struct NameError(String);
 
 /// A pool's name, safe as an argument and as a file name.
@@ -62,7 +64,11 @@ impl FromStr for PoolName {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let starts_well = text.starts_with(|c: char| c.is_ascii_alphabetic());
         let all_fit = text.chars().all(|c| c.is_ascii_alphanumeric() || "_-:. ".contains(c));
-        if starts_well && all_fit && text.len() < 256 { Ok(PoolName(text.to_owned())) } else { Err(NameError(text.to_owned())) }
+        if starts_well && all_fit && text.len() < 256 {
+            Ok(PoolName(text.to_owned()))
+        } else {
+            Err(NameError(text.to_owned()))
+        }
     }
 }
 
@@ -115,7 +121,11 @@ impl FromStr for PoolState {
     type Err = UnknownState;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        STATES.iter().find(|(_, word)| *word == text).map(|(state, _)| *state).ok_or_else(|| UnknownState(text.to_owned()))
+        STATES
+            .iter()
+            .find(|(_, word)| *word == text)
+            .map(|(state, _)| *state)
+            .ok_or_else(|| UnknownState(text.to_owned()))
     }
 }
 

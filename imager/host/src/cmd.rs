@@ -66,6 +66,7 @@ tools! {
     SshKeygen = "ssh-keygen", "openssh-client";
     Sudo = "sudo", "sudo";
     Systemctl = "systemctl", "systemd";
+    Udevadm = "udevadm", "udev";
     Unshare = "unshare", "util-linux";
     Veritysetup = "veritysetup", "cryptsetup-bin";
     Zfs = "zfs", "zfsutils-linux";

@@ -31,7 +31,10 @@ impl Authority {
         if allowed {
             return Ok(());
         }
-        Err(Failure::new(ErrorCode::NotAuthorized, format!("polkit does not allow you {action}: run it as root, or as a member of group siris")))
+        Err(Failure::new(
+            ErrorCode::NotAuthorized,
+            format!("polkit does not allow you {action}: run it as root, or as a member of group siris"),
+        ))
     }
 }
 
@@ -43,13 +46,19 @@ async fn is_root(connection: &Connection, call: &Header<'_>) -> Result<bool, Fai
 }
 
 async fn polkit_allows(connection: &Connection, call: &Header<'_>, action: &str) -> Result<bool, Failure> {
-    let unreachable = |e: &dyn std::error::Error| Failure::new(ErrorCode::AuthorityUnreachable, format!("polkit does not answer: {e}; see `systemctl status polkit`"));
+    let unreachable = |e: &dyn std::error::Error| {
+        Failure::new(
+            ErrorCode::AuthorityUnreachable,
+            format!("polkit does not answer: {e}; see `systemctl status polkit`"),
+        )
+    };
     let subject = Subject::new_for_message_header(call).map_err(|e| unreachable(&e))?;
     let mut flags = CheckAuthorizationFlags::empty();
     if call.primary().flags().contains(Flags::ALLOW_INTERACTIVE_AUTH) {
         flags |= CheckAuthorizationFlags::ALLOW_USER_INTERACTION;
     }
     let polkit = AuthorityProxy::new(connection).await.map_err(|e| unreachable(&e))?;
-    let result = polkit.check_authorization(&subject, action, &HashMap::new(), flags, "").await.map_err(|e| unreachable(&e))?;
+    let result =
+        polkit.check_authorization(&subject, action, &HashMap::new(), flags, "").await.map_err(|e| unreachable(&e))?;
     Ok(result.is_authorized)
 }

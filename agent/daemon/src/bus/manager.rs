@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use siris_api::{CONFIGURE_ACTION, ConfigMap, ErrorCode, ExpectedPool, HealthReason, REFRESH_ACTION, SUPPORT_ACTION, pool_path};
+use siris_api::{
+    CONFIGURE_ACTION, ConfigMap, ErrorCode, ExpectedPool, HealthReason, REFRESH_ACTION, SUPPORT_ACTION, pool_path,
+};
 use siris_zfs::PoolGuid;
 use zbus::message::Header;
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant};
@@ -45,11 +47,17 @@ impl ManagerObject {
         let _one_at_a_time = self.changing.lock().await;
         let root = &self.agent.root;
         let unusable = |e: crate::config::ConfigError| {
-            let code = if e.code() == "config-write-failed" { ErrorCode::ConfigWriteFailed } else { ErrorCode::ConfigUnreadable };
+            let code = if e.code() == "config-write-failed" {
+                ErrorCode::ConfigWriteFailed
+            } else {
+                ErrorCode::ConfigUnreadable
+            };
             Failure::new(code, crate::chain(&e))
         };
         let (mut config, _) = BoxConfig::load(root).map_err(unusable)?;
-        config.change(root, key, value).map_err(|text| Failure::new(ErrorCode::ConfigValueInvalid, format!("{}: {text}", key.as_str())))?;
+        config
+            .change(root, key, value)
+            .map_err(|text| Failure::new(ErrorCode::ConfigValueInvalid, format!("{}: {text}", key.as_str())))?;
         config.commit(root).map_err(unusable)?;
         self.agent.look_at_config();
         self.publisher.publish_settings().await?;
@@ -73,7 +81,8 @@ fn only(options: &Options, known: &[&str]) -> Result<(), Failure> {
 
 fn flag(options: &Options, name: &str) -> Result<bool, Failure> {
     let Some(value) = options.get(name) else { return Ok(false) };
-    bool::try_from(value.clone()).map_err(|_| Failure::new(ErrorCode::OptionUnknown, format!("option \"{name}\" is a boolean")))
+    bool::try_from(value.clone())
+        .map_err(|_| Failure::new(ErrorCode::OptionUnknown, format!("option \"{name}\" is a boolean")))
 }
 
 fn from_wire(key: &str, value: OwnedVariant) -> Result<ConfigValue, Failure> {
@@ -82,7 +91,10 @@ fn from_wire(key: &str, value: OwnedVariant) -> Result<ConfigValue, Failure> {
         Variant::Str(text) => Ok(ConfigValue::Text(text.to_string())),
         other => match Vec::<String>::try_from(other) {
             Ok(items) => Ok(ConfigValue::List(items)),
-            Err(_) => Err(Failure::new(ErrorCode::ConfigValueInvalid, format!("{key}: takes a string or an array of strings"))),
+            Err(_) => Err(Failure::new(
+                ErrorCode::ConfigValueInvalid,
+                format!("{key}: takes a string or an array of strings"),
+            )),
         },
     }
 }
@@ -146,11 +158,19 @@ impl ManagerObject {
     async fn find_pool(&self, name: &str) -> Result<OwnedObjectPath, Failure> {
         let pools = self.agent.shown().pools;
         let pool = pools.values().find(|p| p.name.as_str() == name);
-        let guid = pool.ok_or_else(|| Failure::new(ErrorCode::PoolNotFound, format!("no imported pool is named \"{name}\"")))?.guid;
-        OwnedObjectPath::try_from(pool_path(guid.as_u64())).map_err(|e| Failure::new(ErrorCode::Internal, e.to_string()))
+        let guid = pool
+            .ok_or_else(|| Failure::new(ErrorCode::PoolNotFound, format!("no imported pool is named \"{name}\"")))?
+            .guid;
+        OwnedObjectPath::try_from(pool_path(guid.as_u64()))
+            .map_err(|e| Failure::new(ErrorCode::Internal, e.to_string()))
     }
 
-    async fn refresh_pools(&self, options: Options, #[zbus(header)] call: Header<'_>, #[zbus(connection)] connection: &Connection) -> Result<(), Failure> {
+    async fn refresh_pools(
+        &self,
+        options: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(), Failure> {
         only(&options, &[])?;
         self.authority.check(connection, &call, REFRESH_ACTION).await?;
         self.publisher.refresh_pools_and_again().await?;
@@ -160,12 +180,21 @@ impl ManagerObject {
         }
     }
 
-    async fn forget_pool(&self, guid: u64, options: Options, #[zbus(header)] call: Header<'_>, #[zbus(connection)] connection: &Connection) -> Result<(), Failure> {
+    async fn forget_pool(
+        &self,
+        guid: u64,
+        options: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(), Failure> {
         only(&options, &[])?;
         self.authority.check(connection, &call, CONFIGURE_ACTION).await?;
         let guid = PoolGuid::new(guid);
         if self.agent.pool(guid).is_some() {
-            return Err(Failure::new(ErrorCode::PoolNotFound, format!("pool {guid} is imported: `zpool export` it, and it is forgotten")));
+            return Err(Failure::new(
+                ErrorCode::PoolNotFound,
+                format!("pool {guid} is imported: `zpool export` it, and it is forgotten"),
+            ));
         }
         match self.agent.forget_pool(guid) {
             Ok(true) => Ok(self.publisher.publish_settings().await?),
@@ -177,7 +206,8 @@ impl ManagerObject {
     #[zbus(out_args("values"))]
     async fn get_config(&self, options: Options) -> Result<ConfigMap, Failure> {
         only(&options, &[])?;
-        let (config, _) = BoxConfig::load(&self.agent.root).map_err(|e| Failure::new(ErrorCode::ConfigUnreadable, crate::chain(&e)))?;
+        let (config, _) = BoxConfig::load(&self.agent.root)
+            .map_err(|e| Failure::new(ErrorCode::ConfigUnreadable, crate::chain(&e)))?;
         let set = Key::ALL.into_iter().filter_map(|key| Some((key.as_str().to_owned(), to_wire(config.value(key)?))));
         set.map(|(key, value)| Ok((key, value?))).collect()
     }
@@ -196,13 +226,24 @@ impl ManagerObject {
     }
 
     #[zbus(out_args("takes"))]
-    async fn unset_config(&self, key: &str, options: Options, #[zbus(header)] call: Header<'_>, #[zbus(connection)] connection: &Connection) -> Result<String, Failure> {
+    async fn unset_config(
+        &self,
+        key: &str,
+        options: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<String, Failure> {
         self.authority.check(connection, &call, CONFIGURE_ACTION).await?;
         self.change(key, None, &options).await
     }
 
     #[zbus(out_args("archive"))]
-    async fn support_bundle(&self, options: Options, #[zbus(header)] call: Header<'_>, #[zbus(connection)] connection: &Connection) -> Result<Vec<u8>, Failure> {
+    async fn support_bundle(
+        &self,
+        options: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<u8>, Failure> {
         only(&options, &[])?;
         self.authority.check(connection, &call, SUPPORT_ACTION).await?;
         let agent = self.agent.clone();

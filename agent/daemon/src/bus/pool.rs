@@ -21,7 +21,9 @@ impl PoolObject {
     }
 
     fn pool(&self) -> fdo::Result<Pool> {
-        self.agent.pool(self.guid).ok_or_else(|| fdo::Error::UnknownObject(format!("pool {} is not imported any more", self.guid)))
+        self.agent
+            .pool(self.guid)
+            .ok_or_else(|| fdo::Error::UnknownObject(format!("pool {} is not imported any more", self.guid)))
     }
 }
 

@@ -54,7 +54,10 @@ impl Publisher {
         if reasons.is_empty() {
             eprintln!("health {}", verdict.health);
         }
-        let changed = HashMap::from([("Health", Variant::from(verdict.health.as_str())), ("HealthReasons", Variant::from(reasons))]);
+        let changed = HashMap::from([
+            ("Health", Variant::from(verdict.health.as_str())),
+            ("HealthReasons", Variant::from(reasons)),
+        ]);
         self.changed(ROOT_PATH, MANAGER_INTERFACE, changed).await
     }
 
@@ -112,7 +115,10 @@ impl Publisher {
     /// When the bus does not take the signal.
     pub async fn publish_settings(&self) -> zbus::Result<()> {
         let shown = self.agent.shown();
-        let changed = HashMap::from([("Role", Variant::from(shown.role.as_str())), ("ExpectedPools", Variant::from(expected(&shown)))]);
+        let changed = HashMap::from([
+            ("Role", Variant::from(shown.role.as_str())),
+            ("ExpectedPools", Variant::from(expected(&shown))),
+        ]);
         self.changed(ROOT_PATH, MANAGER_INTERFACE, changed).await?;
         self.publish_health().await
     }
@@ -144,7 +150,11 @@ pub fn reasons(shown: &Shown) -> Vec<HealthReason> {
 
 /// The expected pools as they travel.
 pub fn expected(shown: &Shown) -> Vec<ExpectedPool> {
-    shown.expected.iter().map(|(guid, pool)| ExpectedPool { guid: guid.as_u64(), name: pool.name.to_string() }).collect()
+    shown
+        .expected
+        .iter()
+        .map(|(guid, pool)| ExpectedPool { guid: guid.as_u64(), name: pool.name.to_string() })
+        .collect()
 }
 
 fn differences<'a>(old: &Pool, new: &'a Pool) -> HashMap<&'static str, Variant<'a>> {
@@ -155,7 +165,9 @@ fn differences<'a>(old: &Pool, new: &'a Pool) -> HashMap<&'static str, Variant<'
     if old.state != new.state {
         changed.insert("State", Variant::from(new.state.as_str()));
     }
-    for (key, old, new) in [("Size", old.size, new.size), ("Free", old.free, new.free), ("Errors", old.errors, new.errors)] {
+    for (key, old, new) in
+        [("Size", old.size, new.size), ("Free", old.free, new.free), ("Errors", old.errors, new.errors)]
+    {
         if old != new {
             changed.insert(key, Variant::from(new));
         }

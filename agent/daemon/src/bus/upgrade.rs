@@ -21,7 +21,9 @@ impl UpgradeObject {
 }
 
 /// Reads the disk on a thread of its own: it may be slow, or dead.
-async fn blocking<T: Send + 'static>(read: impl FnOnce() -> Result<T, SlotsError> + Send + 'static) -> Result<T, Failure> {
+async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, SlotsError> + Send + 'static,
+) -> Result<T, Failure> {
     let read = tokio::task::spawn_blocking(read).await;
     let read = read.map_err(|e| Failure::new(ErrorCode::Internal, e.to_string()))?;
     read.map_err(|e| Failure::new(ErrorCode::SlotsUnreadable, crate::chain(&e)))

@@ -3,7 +3,15 @@ use super::*;
 const TANK: u64 = 7;
 
 fn pool(state: PoolState, errors: u64) -> Pool {
-    Pool { guid: PoolGuid::new(TANK), name: "tank".parse().unwrap(), state, size: 100, free: 50, errors, members: Vec::new() }
+    Pool {
+        guid: PoolGuid::new(TANK),
+        name: "tank".parse().unwrap(),
+        state,
+        size: 100,
+        free: 50,
+        errors,
+        members: Vec::new(),
+    }
 }
 
 fn unit(active_state: &str, has_job: bool) -> Option<UnitFact> {
@@ -18,7 +26,10 @@ fn well() -> Facts {
         state: Some(StateFact::Writable { size: 1000, free: 500 }),
         state_free_min: Some(FreeMin::Percent(5)),
         pools: Some(Ok(vec![pool(PoolState::Online, 0)])),
-        expected: BTreeMap::from([(PoolGuid::new(TANK), ExpectedFact { name: "tank".parse().unwrap(), baseline: Some(PoolState::Online) })]),
+        expected: BTreeMap::from([(
+            PoolGuid::new(TANK),
+            ExpectedFact { name: "tank".parse().unwrap(), baseline: Some(PoolState::Online) },
+        )]),
         import: ImportFact::Done(BTreeMap::new()),
         ..Facts::default()
     }
@@ -122,7 +133,10 @@ fn a_missing_pool_says_why() {
 #[test]
 fn zfs_that_does_not_answer_fails_and_lost_data_degrades() {
     assert_eq!(judged(|f| f.pools = Some(Err("no module".into()))), (Health::Failed, vec!["pools-unreadable"]));
-    assert_eq!(judged(|f| f.pools = Some(Ok(vec![pool(PoolState::Online, 3)]))), (Health::Degraded, vec!["pool-errors"]));
+    assert_eq!(
+        judged(|f| f.pools = Some(Ok(vec![pool(PoolState::Online, 3)]))),
+        (Health::Degraded, vec!["pool-errors"])
+    );
 }
 
 #[test]

@@ -24,7 +24,12 @@ pub enum Outcome {
 ///
 /// # Errors
 /// When the memory cannot be read or the record not be written. That a pool fails to import is no error here.
-pub fn import_pools(root: &Root, zfs: &dyn Zfs, limit: Duration, pause: &mut dyn FnMut(Duration)) -> Result<Outcome, MemoryError> {
+pub fn import_pools(
+    root: &Root,
+    zfs: &dyn Zfs,
+    limit: Duration,
+    pause: &mut dyn FnMut(Duration),
+) -> Result<Outcome, MemoryError> {
     if memory::load_boot(root)?.is_some() {
         return Ok(Outcome::AlreadyDone);
     }
@@ -38,7 +43,9 @@ fn import_until(zfs: &dyn Zfs, memory: &Memory, limit: Duration, pause: &mut dyn
     let begin = Instant::now();
     let mut wait = Duration::from_millis(500);
     loop {
-        let failed = import_once(zfs, memory);
+        // A mirror imports from its first half. For a third of the time its second half is waited for.
+        let whole_only = begin.elapsed() < limit / 3;
+        let failed = import_once(zfs, memory, whole_only);
         let left = limit.saturating_sub(begin.elapsed());
         if failed.is_empty() || left.is_zero() {
             return failed;
@@ -48,7 +55,7 @@ fn import_until(zfs: &dyn Zfs, memory: &Memory, limit: Duration, pause: &mut dyn
     }
 }
 
-fn import_once(zfs: &dyn Zfs, memory: &Memory) -> BootImports {
+fn import_once(zfs: &dyn Zfs, memory: &Memory, whole_only: bool) -> BootImports {
     let imported: Vec<PoolGuid> = match zfs.pools() {
         Ok(pools) => pools.iter().map(|p| p.guid).collect(),
         Err(error) => {
@@ -56,8 +63,15 @@ fn import_once(zfs: &dyn Zfs, memory: &Memory) -> BootImports {
             return memory.keys().map(|guid| (*guid, text.clone())).collect();
         }
     };
+    // Where the list cannot be had, the import itself decides.
+    let listed = if whole_only { zfs.importable().unwrap_or_default() } else { Vec::new() };
     let mut failed = BootImports::new();
     for (guid, pool) in memory.iter().filter(|(guid, _)| !imported.contains(guid)) {
+        let found = listed.iter().find(|p| p.guid == *guid);
+        if let Some(found) = found.filter(|p| p.state > pool.state) {
+            failed.insert(*guid, format!("some of its devices are not there yet ({})", found.state));
+            continue;
+        }
         match zfs.import(*guid, &pool.name) {
             Ok(()) => eprintln!("imported pool {} (guid {guid})", pool.name),
             Err(error) => {
@@ -137,6 +151,34 @@ mod tests {
         assert_eq!(failed.keys().copied().collect::<Vec<_>>(), [never]);
         assert_eq!(memory::load_boot(&root).unwrap(), Some(failed));
         assert_eq!(memory::load(&root).unwrap().len(), 2, "a pool that fails to import stays remembered");
+    }
+
+    #[test]
+    fn a_pool_whose_devices_are_late_is_not_imported_from_half_of_them() {
+        let zfs = Model::new();
+        let guid = zfs.create(1, "mirror");
+        let (_dir, root) = box_with(&zfs);
+        zfs.reboot();
+        zfs.change(guid, |p| p.pool.state = siris_zfs::PoolState::Degraded);
+        let mut seen_waiting = false;
+        import_pools(&root, &zfs, Duration::from_secs(600), &mut |_| {
+            seen_waiting = zfs.pools().unwrap().is_empty();
+            zfs.change(guid, |p| p.pool.state = siris_zfs::PoolState::Online);
+        })
+        .unwrap();
+        assert!(seen_waiting, "it was imported from what was there");
+        assert_eq!(zfs.pools().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_pool_that_was_degraded_before_is_not_waited_for() {
+        let zfs = Model::new();
+        let guid = zfs.create(1, "mirror");
+        zfs.change(guid, |p| p.pool.state = siris_zfs::PoolState::Degraded);
+        let (_dir, root) = box_with(&zfs);
+        zfs.reboot();
+        import_pools(&root, &zfs, Duration::from_secs(600), &mut |_| panic!("it waits")).unwrap();
+        assert_eq!(zfs.pools().unwrap().len(), 1);
     }
 
     #[test]

@@ -165,7 +165,13 @@ pub fn reconcile(
         };
         next.insert(pool.guid, Remembered { name: pool.name.clone(), state });
     }
-    let boot = boot.map(|failed| failed.iter().filter(|(guid, _)| !is_seen(guid) && next.contains_key(guid)).map(|(g, t)| (*g, t.clone())).collect());
+    let boot = boot.map(|failed| {
+        failed
+            .iter()
+            .filter(|(guid, _)| !is_seen(guid) && next.contains_key(guid))
+            .map(|(g, t)| (*g, t.clone()))
+            .collect()
+    });
     (next, boot)
 }
 

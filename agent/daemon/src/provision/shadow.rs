@@ -21,12 +21,14 @@ pub fn set_root_hash(shadow: &str, hash: &str) -> Result<String, ShadowError> {
         return Err(ShadowError::NoHash);
     }
     let mut found = false;
-    let lines = shadow.split_inclusive('\n').map(|line| match line.strip_prefix("root:").and_then(|rest| rest.split_once(':')) {
-        Some((_, rest)) if !found => {
-            found = true;
-            format!("root:{hash}:{rest}")
+    let lines = shadow.split_inclusive('\n').map(|line| {
+        match line.strip_prefix("root:").and_then(|rest| rest.split_once(':')) {
+            Some((_, rest)) if !found => {
+                found = true;
+                format!("root:{hash}:{rest}")
+            }
+            _ => line.to_owned(),
         }
-        _ => line.to_owned(),
     });
     let text: String = lines.collect();
     if found { Ok(text) } else { Err(ShadowError::NoRoot) }

@@ -55,7 +55,10 @@ fn everything_is_applied_and_a_second_run_changes_nothing() {
     for _ in 0..2 {
         assert_eq!(provision(&m.root, &m.credentials), [""; 0]);
         assert_eq!(m.text("/etc/hostname"), "box1\n");
-        assert_eq!(fs::read_link(m.root.path("/etc/localtime")).unwrap(), Path::new("../usr/share/zoneinfo/Europe/Berlin"));
+        assert_eq!(
+            fs::read_link(m.root.path("/etc/localtime")).unwrap(),
+            Path::new("../usr/share/zoneinfo/Europe/Berlin")
+        );
         assert_eq!(m.text(AUTHORIZED_KEYS), format!("{ONE}\n{TWO}\n"));
         assert_eq!(m.text(SHADOW), "root:$y$j9T$abcdefgh$ijklmnop:19000:0:99999:7:::\n");
         assert_eq!(fs::read(m.root.path("/etc/hostid")).unwrap(), [0xee, 0xff, 0xc0, 0x00]);
@@ -79,5 +82,9 @@ fn a_faulty_configuration_costs_only_its_faulty_part() {
     m.root.write(CONFIG, b"hostname = \n", 0o644).unwrap();
     m.give(KEYS_CREDENTIAL, ONE);
     provision(&m.root, &m.credentials);
-    assert_eq!(m.text(AUTHORIZED_KEYS), format!("{ONE}\n"), "the credential lets its owner in to mend the configuration");
+    assert_eq!(
+        m.text(AUTHORIZED_KEYS),
+        format!("{ONE}\n"),
+        "the credential lets its owner in to mend the configuration"
+    );
 }

@@ -20,7 +20,8 @@ fn machine(env: &BootEnv) -> (tempfile::TempDir, Root) {
     fs::create_dir_all(root.path("/dev/disk/by-partuuid")).unwrap();
     symlink("../../vda5", root.path("/dev/disk/by-partuuid/aa")).unwrap();
     let block = env.to_block().unwrap();
-    let mut esp = File::options().create(true).truncate(true).read(true).write(true).open(root.path("/dev/vda2")).unwrap();
+    let mut esp =
+        File::options().create(true).truncate(true).read(true).write(true).open(root.path("/dev/vda2")).unwrap();
     make_esp(&mut esp, &block);
     (dir, root)
 }
@@ -66,6 +67,11 @@ fn a_box_without_slots_says_so() {
 fn make_esp(esp: &mut File, block: &[u8]) {
     let mut content = block;
     let mut files = [FatFile { path: bootenv::PATH, content: &mut content }];
-    let spec = FatSpec { size: siris_ibu::ByteSize::from_bytes(8 << 20), sector: SectorSize::S512, label: "ESP", volume_id: 1 };
+    let spec = FatSpec {
+        size: siris_ibu::ByteSize::from_bytes(8 << 20),
+        sector: SectorSize::S512,
+        label: "ESP",
+        volume_id: 1,
+    };
     fat::build(esp, &spec, &mut files, Zeros::Skip).unwrap();
 }

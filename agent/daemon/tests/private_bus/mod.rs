@@ -71,7 +71,7 @@ pub struct Machine {
 
 impl Machine {
     /// A box that is well: state mounted, nothing listed.
-    pub fn new() -> Option<StoppedMachine> {
+    pub fn prepare() -> Option<StoppedMachine> {
         let bus = Bus::start()?;
         let root = Root::new(bus.dir.path().join("root"));
         let write = |path: &str, text: &str| root.write(path, text.as_bytes(), 0o644).unwrap();

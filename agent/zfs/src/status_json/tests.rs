@@ -18,7 +18,8 @@ fn reads_pools_with_their_space_and_members() {
     assert_eq!(pool.guid.as_u64(), 15_239_451_208_914_531_832);
     assert_eq!(pool.state, PoolState::Degraded);
     assert!(pool.size > pool.free && pool.free > 0);
-    let shape: Vec<(&str, &str, PoolState)> = pool.members.iter().map(|m| (m.group.as_str(), m.class.as_str(), m.state)).collect();
+    let shape: Vec<(&str, &str, PoolState)> =
+        pool.members.iter().map(|m| (m.group.as_str(), m.class.as_str(), m.state)).collect();
     let expected = [
         ("mirror-0", "normal", PoolState::Online),
         ("mirror-0", "normal", PoolState::Offline),

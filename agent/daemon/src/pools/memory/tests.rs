@@ -1,11 +1,22 @@
 use super::*;
 
 fn pool(guid: u64, name: &str, state: PoolState) -> Pool {
-    Pool { guid: PoolGuid::new(guid), name: name.parse().unwrap(), state, size: 1, free: 1, errors: 0, members: Vec::new() }
+    Pool {
+        guid: PoolGuid::new(guid),
+        name: name.parse().unwrap(),
+        state,
+        size: 1,
+        free: 1,
+        errors: 0,
+        members: Vec::new(),
+    }
 }
 
 fn remembered(guids: &[u64]) -> Memory {
-    guids.iter().map(|g| (PoolGuid::new(*g), Remembered { name: format!("p{g}").parse().unwrap(), state: PoolState::Online })).collect()
+    guids
+        .iter()
+        .map(|g| (PoolGuid::new(*g), Remembered { name: format!("p{g}").parse().unwrap(), state: PoolState::Online }))
+        .collect()
 }
 
 fn guids(memory: &Memory) -> Vec<u64> {
@@ -14,7 +25,13 @@ fn guids(memory: &Memory) -> Vec<u64> {
 
 #[test]
 fn a_pool_seen_is_remembered_with_its_present_name() {
-    let (next, _) = reconcile(&remembered(&[1]), None, &[pool(1, "renamed", PoolState::Online), pool(2, "b", PoolState::Degraded)], &BTreeSet::new(), true);
+    let (next, _) = reconcile(
+        &remembered(&[1]),
+        None,
+        &[pool(1, "renamed", PoolState::Online), pool(2, "b", PoolState::Degraded)],
+        &BTreeSet::new(),
+        true,
+    );
     assert_eq!(guids(&next), [1, 2]);
     assert_eq!(next[&PoolGuid::new(1)].name.as_str(), "renamed");
     assert_eq!(next[&PoolGuid::new(2)].state, PoolState::Degraded);
@@ -38,7 +55,8 @@ fn after_it_a_pool_that_is_gone_was_exported_unless_its_import_failed() {
 #[test]
 fn a_failed_pool_imported_by_hand_and_exported_again_is_forgotten() {
     let failed = BootImports::from([(PoolGuid::new(2), "no device".to_owned())]);
-    let (next, boot) = reconcile(&remembered(&[2]), Some(&failed), &[pool(2, "p2", PoolState::Online)], &BTreeSet::new(), true);
+    let (next, boot) =
+        reconcile(&remembered(&[2]), Some(&failed), &[pool(2, "p2", PoolState::Online)], &BTreeSet::new(), true);
     let boot = boot.unwrap();
     assert!(boot.is_empty(), "the failure no longer stands");
     let (next, _) = reconcile(&next, Some(&boot), &[], &BTreeSet::from([PoolGuid::new(2)]), true);
