@@ -157,7 +157,7 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Artefacts, BuildE
     let (builder_and_zfs, base) = thread::scope(|scope| {
         let tools = scope.spawn(|| -> Result<(Layer, Layer), BuildError> {
             let (builder, builder_lock) = session.builder(progress)?;
-            let parts = Parts { cache: &session.cache, progress, builder: &builder, epoch: lock.epoch };
+            let parts = Parts { cache: &session.cache, progress, builder: &builder, epoch: builder_lock.epoch };
             let kernel = kernel_release(&builder)?;
             let zfs = parts.zfs_modules(&zfs_sources(&session.store, &builder_lock)?, &kernel)?;
             Ok((builder, zfs))

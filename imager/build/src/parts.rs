@@ -14,9 +14,6 @@ use crate::lock::Lock;
 use crate::progress::Progress;
 use crate::roots::builder;
 
-/// Raised when a recipe below changes.
-const RECIPE: u32 = 4;
-
 /// What every part needs.
 #[derive(Debug, Clone, Copy)]
 pub struct Parts<'a> {
@@ -31,6 +28,11 @@ pub struct Parts<'a> {
 }
 
 impl Parts<'_> {
+    /// What a part made by `script` depends on at least.
+    fn key(&self, script: &str) -> Key {
+        Key::new().with("script", script).with("epoch", self.epoch).with("builder", self.builder.digest)
+    }
+
     /// A shell script in the builder, with a log.
     fn script(&self, root: &Root, step: &'static str, log: &Path, script: &str, args: &[&str]) -> Result<(), BuildError> {
         Cmd::new(Tool::Bash)
@@ -57,7 +59,7 @@ impl Parts<'_> {
             });
         }
         let package = sources.file_name().unwrap_or_default().to_string_lossy();
-        let key = Key::new().with("recipe", RECIPE).with("builder", self.builder.digest).with("kernel", kernel).with("sources", package);
+        let key = self.key(BUILD_ZFS).with("kernel", kernel).with("sources", package);
         self.cache.layer("zfs", &key, |half| {
             let step = self.progress.step(&format!("ZFS modules for {kernel}"));
             let unpacked = half.join("sources");
@@ -69,16 +71,7 @@ impl Parts<'_> {
                 &root,
                 "zfs",
                 &log,
-                r#"cd /siris/zfs/sources/usr/src/zfs-*
-                ./configure --prefix=/usr --with-config=kernel --disable-debug \
-                    --with-linux="$(readlink -f /usr/lib/modules/$1/source)" --with-linux-obj="$(readlink -f /usr/lib/modules/$1/build)"
-                make -j"$(nproc)"
-                mkdir -p "/siris/zfs/modules/$1/extra"
-                for module in module/*.ko; do
-                    strip --strip-debug -o "/siris/zfs/modules/$1/extra/${module##*/}" "$module"
-                done
-                test -e "/siris/zfs/modules/$1/extra/zfs.ko"
-                rm -rf /siris/zfs/sources"#,
+                BUILD_ZFS,
                 &[kernel],
             )?;
             step.done("compiled");
@@ -93,7 +86,7 @@ impl Parts<'_> {
     /// # Errors
     /// When the compiler fails.
     pub fn agent(&self, checkout: &Path, target: &Path) -> Result<Layer, BuildError> {
-        let mut key = Key::new().with("recipe", RECIPE).with("builder", self.builder.digest);
+        let mut key = self.key(BUILD_AGENT);
         for input in ["Cargo.toml", "Cargo.lock", "agent", "imager/host", "imager/ibu", "imager/slots"] {
             key = key.with_files(&checkout.join(input))?;
         }
@@ -118,16 +111,7 @@ impl Parts<'_> {
                 &root,
                 "agent",
                 &log,
-                r#"export PATH=/siris/rust/bin:$PATH CARGO_HOME=/siris/cargo CARGO_TARGET_DIR=/siris/target
-                export RUSTFLAGS="--remap-path-prefix=/siris/checkout=. --remap-path-prefix=/siris/cargo=cargo --remap-path-prefix=/siris/rust=rust"
-                cd /siris/checkout
-                cargo build --release --offline --locked -p siris-agent -p sirisctl --features siris-agent/libzetta
-                install -D -m 755 /siris/target/release/siris-agent /siris/out/root/usr/libexec/siris/siris-agent
-                install -D -m 755 /siris/target/release/sirisctl /siris/out/root/usr/bin/sirisctl
-                sirisctl=/siris/out/root/usr/bin/sirisctl
-                mkdir -p /siris/out/root/usr/share/bash-completion/completions /siris/out/root/usr/share/man/man1
-                $sirisctl completions bash > /siris/out/root/usr/share/bash-completion/completions/sirisctl
-                $sirisctl man /siris/out/root/usr/share/man/man1"#,
+                BUILD_AGENT,
                 &[],
             )?;
             step.done("compiled");
@@ -140,7 +124,7 @@ impl Parts<'_> {
     /// # Errors
     /// When dracut fails.
     pub fn initrd(&self, base: &Layer, kernel: &str, module: &Path) -> Result<Layer, BuildError> {
-        let key = Key::new().with("recipe", RECIPE).with("builder", self.builder.digest).with("base", base.digest).with_files(module)?;
+        let key = self.key(MAKE_INITRD).with("base", base.digest).with_files(module)?;
         self.cache.layer("initrd", &key, |half| {
             let step = self.progress.step("initrd");
             let image = base.path.join("root");
@@ -154,19 +138,7 @@ impl Parts<'_> {
                 &root,
                 "initrd",
                 &log,
-                r#"work=$(mktemp -d); trap 'rm -rf "$work" /usr/lib/dracut/modules.d/90siris' EXIT
-                rm -rf /usr/lib/dracut/modules.d/90siris
-                cp -r --no-preserve=all /siris/90siris /usr/lib/dracut/modules.d/90siris
-                chmod 755 /usr/lib/dracut/modules.d/90siris/*.sh
-                dracut --force --no-hostonly --no-hostonly-cmdline --no-hostonly-i18n --reproducible --kver "$1" --tmpdir "$work" \
-                    --early-microcode --compress "zstd -9 -T1" --filesystems "erofs ext4 overlay" \
-                    --add "systemd systemd-veritysetup siris" \
-                    --omit "network network-manager systemd-networkd systemd-resolved plymouth i18n lvm mdraid dmraid crypt nfs
-                        iscsi nvmf zfs resume multipath btrfs biosdevname kernel-network-modules busybox caps
-                        systemd-cryptsetup tpm2-tss pcsc fido2 pkcs11 systemd-pcrphase dracut-systemd lunmask bluetooth fips" \
-                    /siris/out/initrd
-                chmod 644 /siris/out/initrd
-                ! grep -E "^dracut(\[E\]|-install: ERROR)" /siris/out/log"#,
+                MAKE_INITRD,
                 &[kernel],
             )?;
             let size = fs::metadata(half.join("initrd")).map(|m| m.len()).unwrap_or_default();
@@ -180,7 +152,7 @@ impl Parts<'_> {
     /// # Errors
     /// When `grub-mkimage` fails.
     pub fn grub(&self) -> Result<Layer, BuildError> {
-        let key = Key::new().with("recipe", RECIPE).with("builder", self.builder.digest).with("modules", GRUB_MODULES);
+        let key = self.key(MAKE_GRUB).with("modules", GRUB_MODULES);
         self.cache.layer("grub", &key, |half| {
             let step = self.progress.step("GRUB");
             let root = builder(self.builder).bind(half, "/siris/out");
@@ -188,9 +160,7 @@ impl Parts<'_> {
                 &root,
                 "grub",
                 &half.join("log"),
-                r#"cp --no-preserve=all /usr/lib/grub/i386-pc/boot.img /siris/out/boot.img
-                grub-mkimage -O i386-pc -p '(,gpt2)/siris' -o /siris/out/core.img biosdisk serial $1
-                grub-mkimage -O x86_64-efi -p /siris -o /siris/out/BOOTX64.EFI efi_gop $1"#,
+                MAKE_GRUB,
                 &[GRUB_MODULES],
             )?;
             step.done("two firmwares");
@@ -199,8 +169,52 @@ impl Parts<'_> {
     }
 }
 
+/// `$1`: kernel release.
+const BUILD_ZFS: &str = r#"cd /siris/zfs/sources/usr/src/zfs-*
+./configure --prefix=/usr --with-config=kernel --disable-debug \
+    --with-linux="$(readlink -f /usr/lib/modules/$1/source)" --with-linux-obj="$(readlink -f /usr/lib/modules/$1/build)"
+make -j"$(nproc)"
+mkdir -p "/siris/zfs/modules/$1/extra"
+for module in module/*.ko; do
+    strip --strip-debug -o "/siris/zfs/modules/$1/extra/${module##*/}" "$module"
+done
+test -e "/siris/zfs/modules/$1/extra/zfs.ko"
+rm -rf /siris/zfs/sources"#;
+
+/// The paths are the same whatever the checkout, so that the binaries are.
+const BUILD_AGENT: &str = r#"export PATH=/siris/rust/bin:$PATH CARGO_HOME=/siris/cargo CARGO_TARGET_DIR=/siris/target
+export RUSTFLAGS="--remap-path-prefix=/siris/checkout=. --remap-path-prefix=/siris/cargo=cargo --remap-path-prefix=/siris/rust=rust"
+cd /siris/checkout
+cargo build --release --offline --locked -p siris-agent -p sirisctl --features siris-agent/libzetta
+install -D -m 755 /siris/target/release/siris-agent /siris/out/root/usr/libexec/siris/siris-agent
+install -D -m 755 /siris/target/release/sirisctl /siris/out/root/usr/bin/sirisctl
+sirisctl=/siris/out/root/usr/bin/sirisctl
+mkdir -p /siris/out/root/usr/share/bash-completion/completions /siris/out/root/usr/share/man/man1
+$sirisctl completions bash > /siris/out/root/usr/share/bash-completion/completions/sirisctl
+$sirisctl man /siris/out/root/usr/share/man/man1"#;
+
+/// `$1`: kernel release. Fails where dracut only complains.
+const MAKE_INITRD: &str = r#"work=$(mktemp -d); trap 'rm -rf "$work" /usr/lib/dracut/modules.d/90siris' EXIT
+rm -rf /usr/lib/dracut/modules.d/90siris
+cp -r --no-preserve=all /siris/90siris /usr/lib/dracut/modules.d/90siris
+chmod 755 /usr/lib/dracut/modules.d/90siris/*.sh
+dracut --force --no-hostonly --no-hostonly-cmdline --no-hostonly-i18n --reproducible --kver "$1" --tmpdir "$work" \
+    --early-microcode --compress "zstd -9 -T1" --filesystems "erofs ext4 overlay" \
+    --add "systemd systemd-initrd systemd-journald systemd-udevd systemd-tmpfiles systemd-modules-load systemd-veritysetup siris" \
+    --omit "network network-manager systemd-networkd systemd-resolved plymouth i18n lvm mdraid dmraid crypt nfs
+        iscsi nvmf zfs resume multipath btrfs biosdevname kernel-network-modules busybox caps
+        systemd-cryptsetup tpm2-tss pcsc fido2 pkcs11 systemd-pcrphase dracut-systemd lunmask bluetooth fips overlay-root virtfs virtiofs systemd-battery-check usrmount" \
+    /siris/out/initrd
+chmod 644 /siris/out/initrd
+! grep -E "^dracut(\[E\]|-install: ERROR)" /siris/out/log"#;
+
+/// `$1`: modules.
+const MAKE_GRUB: &str = r#"cp --no-preserve=all /usr/lib/grub/i386-pc/boot.img /siris/out/boot.img
+grub-mkimage -O i386-pc -p '(,gpt2)/siris' -o /siris/out/core.img biosdisk serial $1
+grub-mkimage -O x86_64-efi -p /siris -o /siris/out/BOOTX64.EFI all_video $1"#;
+
 /// Everything `grub.cfg` and `slot.cfg` use; nothing is loaded from disk later.
-const GRUB_MODULES: &str = "part_gpt fat normal linux echo test true regexp loadenv probe hashsum gcry_sha256 sleep terminal boot configfile minicmd all_video";
+const GRUB_MODULES: &str = "part_gpt fat normal linux echo test true regexp loadenv probe hashsum gcry_sha256 sleep terminal boot configfile minicmd";
 
 /// The release of the one kernel in a root.
 ///

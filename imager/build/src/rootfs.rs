@@ -20,9 +20,6 @@ use crate::profile::Profile;
 use crate::progress::Progress;
 use crate::roots::{builder, megabytes};
 
-/// Raised when the way the root is put together changes.
-const RECIPE: u32 = 5;
-
 /// What a root image is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct RootInput<'a> {
@@ -54,7 +51,7 @@ impl RootInput<'_> {
     fn key(&self) -> Result<Key, BuildError> {
         let p = self.profile;
         let mut key = Key::new()
-            .with("recipe", RECIPE)
+            .with("script", ASSEMBLE)
             .with("product", &p.product)
             .with("version", self.version)
             .with("epoch", self.epoch)
