@@ -75,48 +75,27 @@ pub(crate) fn parse(text: &str) -> Result<Vec<ImportablePool>, ImportTextError> 
 mod tests {
     use super::*;
 
-    const TWO: &str = "   pool: tank
-     id: 15239451208914531832
-  state: ONLINE
- action: The pool can be imported using its name or numeric identifier.
- config:
-
-\ttank                      ONLINE
-\t  mirror-0                ONLINE
-\t    pci-0000:00:05.0      ONLINE
-\t    pci-0000:00:06.0      ONLINE
-
-   pool: old
-     id: 3
-  state: DEGRADED
-status: The pool was last accessed by another system.
- action: The pool can be imported using its name or numeric identifier and
-\tthe '-f' flag.
-   see: https://openzfs.github.io/openzfs-docs/msg/ZFS-8000-EY
- config:
-
-\told         DEGRADED
-\t  sdb       UNAVAIL  missing device
-";
+    const TWO: &str = include_str!("../fixtures/import.txt");
 
     #[test]
     fn reads_each_block() {
         let pools = parse(TWO).unwrap();
         assert_eq!(pools.len(), 2);
-        assert_eq!(pools[0].name.as_str(), "tank");
-        assert_eq!(pools[0].guid.as_u64(), 15_239_451_208_914_531_832);
+        assert_eq!(pools[0].name.as_str(), "old");
+        assert_eq!(pools[0].state, PoolState::Online);
+        assert_eq!(pools[1].guid.as_u64(), 12_261_162_642_180_690_256);
         assert_eq!(pools[1].state, PoolState::Degraded);
         assert_eq!(parse("").unwrap(), []);
     }
 
     #[test]
     fn a_block_without_an_id_is_an_error() {
-        let text = TWO.replace("     id: 3\n", "");
+        let text = TWO.replace("    id: 4337382458165311653\n", "");
         assert!(matches!(parse(&text), Err(ImportTextError::Incomplete(name, "id")) if name == "old"));
     }
 
     #[test]
     fn an_unknown_state_is_an_error() {
-        assert!(parse(&TWO.replace("state: ONLINE", "state: SIDEWAYS")).is_err());
+        assert!(parse(&TWO.replace("state: ONLINE\n", "state: SIDEWAYS\n")).is_err());
     }
 }

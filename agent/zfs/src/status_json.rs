@@ -72,6 +72,10 @@ impl<'de> Deserialize<'de> for Number {
 }
 
 fn parse<P: for<'de> Deserialize<'de>>(json: &[u8]) -> Result<BTreeMap<String, P>, JsonError> {
+    // Without pools `zpool list -j` prints nothing at all, where `zpool status -j` prints an empty object.
+    if json.trim_ascii().is_empty() {
+        return Ok(BTreeMap::new());
+    }
     let output: Output<P> = serde_json::from_slice(json)?;
     let version = output.output_version;
     if version.vers_major.0 != KNOWN_MAJOR {

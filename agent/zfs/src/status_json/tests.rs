@@ -2,7 +2,8 @@ use super::*;
 
 const STATUS: &[u8] = include_bytes!("../../fixtures/status.json");
 const LIST: &[u8] = include_bytes!("../../fixtures/list.json");
-const NO_POOLS: &[u8] = include_bytes!("../../fixtures/list-none.json");
+const NO_LIST: &[u8] = include_bytes!("../../fixtures/list-none.json");
+const NO_STATUS: &[u8] = include_bytes!("../../fixtures/status-none.json");
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
@@ -15,7 +16,7 @@ fn reads_pools_with_their_space_and_members() {
     let names: Vec<&str> = pools.iter().map(|p| p.name.as_str()).collect();
     assert_eq!(names, ["homePool", "old"]);
     let pool = &pools[0];
-    assert_eq!(pool.guid.as_u64(), 15_239_451_208_914_531_832);
+    assert_eq!(pool.guid.as_u64(), 12_261_162_642_180_690_256);
     assert_eq!(pool.state, PoolState::Degraded);
     assert!(pool.size > pool.free && pool.free > 0);
     let shape: Vec<(&str, &str, PoolState)> =
@@ -33,12 +34,14 @@ fn reads_pools_with_their_space_and_members() {
 
 #[test]
 fn no_pools_is_an_empty_list() {
-    assert!(parse_list(NO_POOLS).unwrap().is_empty());
+    let none = parse_list(NO_LIST).unwrap();
+    assert!(none.is_empty());
+    assert_eq!(parse_status(NO_STATUS, &none).unwrap(), Some(Vec::new()));
 }
 
 #[test]
 fn another_generation_of_the_output_is_refused() {
-    let list = text(LIST).replace("\"vers_major\": 0", "\"vers_major\": 1");
+    let list = text(LIST).replace("\"vers_major\":0", "\"vers_major\":1");
     assert!(matches!(parse_list(list.as_bytes()), Err(JsonError::Version(1, _))));
 }
 
