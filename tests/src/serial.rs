@@ -7,10 +7,12 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::deadline;
 
@@ -19,6 +21,7 @@ use crate::deadline;
 pub struct Serial {
     log: PathBuf,
     keyboard: UnixStream,
+    ended: Arc<AtomicBool>,
     mark: usize,
 }
 
@@ -30,11 +33,14 @@ impl Serial {
     pub fn connect(socket: &Path, log: PathBuf) -> Result<Self> {
         let keyboard = UnixStream::connect(socket).context("connect to the serial console")?;
         let mut drain = keyboard.try_clone()?;
+        let ended = Arc::new(AtomicBool::new(false));
+        let tell = Arc::clone(&ended);
         thread::spawn(move || {
             let mut bytes = [0; 4096];
             while matches!(drain.read(&mut bytes), Ok(read) if read > 0) {}
+            tell.store(true, Ordering::SeqCst);
         });
-        Ok(Serial { log, keyboard, mark: 0 })
+        Ok(Serial { log, keyboard, ended, mark: 0 })
     }
 
     /// Everything said so far, without terminal control sequences.
@@ -61,6 +67,7 @@ impl Serial {
         let (index, end) = deadline::until(limit, &format!("{texts:?} on the console"), || {
             let said = self.since_mark();
             let found = texts.iter().enumerate().filter_map(|(i, t)| said.find(t).map(|at| (at + t.len(), i))).min();
+            ensure!(found.is_some() || !self.ended.load(Ordering::SeqCst), "QEMU ended");
             Ok(found.map(|(end, index)| (index, self.mark + end)))
         })?;
         self.mark = end;

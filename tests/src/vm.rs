@@ -22,6 +22,9 @@ use crate::serial::Serial;
 /// How long a boot may take before it counts as hung: some ten times of what it takes.
 pub const BOOT: Duration = Duration::from_secs(420);
 
+/// What the boot loader says when it gives up.
+pub const NOTHING_BOOTS: &str = "SIRIS: no slot of this disk can be booted";
+
 /// A port of the loopback that nothing listens on now.
 ///
 /// # Errors
@@ -203,7 +206,9 @@ impl<'a> Vm<'a> {
     /// # Errors
     /// When it does not; with what it says about its health.
     pub fn wait_healthy(&mut self) -> Result<()> {
-        self.serial.wait("login:", BOOT).context("boot")?;
+        if self.serial.wait_any(&["login:", NOTHING_BOOTS], BOOT).context("boot")? == 1 {
+            bail!("the boot loader found nothing to boot");
+        }
         self.guest.connect(Duration::from_secs(90))?;
         let limit = Duration::from_secs(180);
         let healthy =

@@ -11,11 +11,10 @@ use crate::deadline;
 use crate::lab::Bench;
 use crate::machine::{Bus, Firmware, Spec};
 use crate::slots::{self, COLD_FILE, Piece};
-use crate::vm::{BOOT, Machine, Vm};
+use crate::vm::{BOOT, Machine, NOTHING_BOOTS, Vm};
 
 const GROUP: &str = "corrupt";
 
-const NOTHING_BOOTS: &str = "SIRIS: no slot of this disk can be booted";
 const HALTED: &str = "Halted: switch the power off and on";
 
 /// Pieces without which slot A cannot become healthy, and what the cases call them.
