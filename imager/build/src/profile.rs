@@ -121,6 +121,8 @@ pub struct Profile {
     pub remove: Vec<String>,
     /// Units enabled.
     pub enable: Vec<String>,
+    /// Units that their packages enable and that shall only start when asked for.
+    pub disable: Vec<String>,
     /// Units masked.
     pub mask: Vec<String>,
     /// Directories that persist.
@@ -244,6 +246,7 @@ struct RawProfile {
     trees: Vec<String>,
     remove: Vec<String>,
     enable: Vec<String>,
+    disable: Vec<String>,
     mask: Vec<String>,
     persist: Vec<String>,
     volatile: Vec<String>,
@@ -291,6 +294,7 @@ impl RawProfile {
         files.finish();
         let mut units = root.section("units");
         raw.enable = units.list("enable");
+        raw.disable = units.list("disable");
         raw.mask = units.list("mask");
         units.finish();
         let mut state = root.section("state");
@@ -341,6 +345,7 @@ impl RawProfile {
             trees: joined(self.trees, over.trees),
             remove: joined(self.remove, over.remove),
             enable: joined(self.enable, over.enable),
+            disable: joined(self.disable, over.disable),
             mask: joined(self.mask, over.mask),
             persist: joined(self.persist, over.persist),
             volatile: joined(self.volatile, over.volatile),
@@ -385,6 +390,7 @@ impl RawProfile {
             trees: self.trees,
             remove: self.remove,
             enable: self.enable,
+            disable: self.disable,
             mask: self.mask,
             persist: self.persist,
             volatile: self.volatile,

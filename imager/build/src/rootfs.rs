@@ -60,7 +60,7 @@ impl RootInput<'_> {
             .with("zfs", self.zfs.digest)
             .with("agent", self.agent.digest)
             .with("grub", self.grub.digest)
-            .with("lists", format!("{:?}{:?}{:?}{:?}{:?}", p.remove, p.enable, p.mask, p.persist, p.volatile))
+            .with("lists", format!("{:?}{:?}{:?}{:?}{:?}{:?}", p.remove, p.enable, p.disable, p.mask, p.persist, p.volatile))
             .with("health", format!("{:?}{}", p.health_units, p.state_free_min));
         for tree in &p.trees {
             key = key.with_files(&self.profiles.join(tree))?;
@@ -93,7 +93,7 @@ impl RootInput<'_> {
                 .env("SOURCE_DATE_EPOCH", self.epoch.to_string())
                 .env("TZ", "UTC")
                 .args(["-euo", "pipefail", "-c", ASSEMBLE, "root", self.kernel, &uuid, &self.epoch.to_string(), &remove])
-                .args([self.profile.enable.join(" "), self.profile.mask.join(" ")])
+                .args([&self.profile.enable, &self.profile.mask, &self.profile.disable].map(|units| units.join(" ")))
                 .in_root(&root)
                 .log(&log)
                 .run()
@@ -180,7 +180,8 @@ fn hash_tree(dir: &Path, salt: &Sha256, uuid: &str) -> Result<u64, BuildError> {
     Ok(size)
 }
 
-/// In the builder: `$1` kernel, `$2` UUID, `$3` epoch, `$4` paths to remove, `$5` units to enable, `$6` to mask.
+/// In the builder: `$1` kernel, `$2` UUID, `$3` epoch, `$4` paths to remove, `$5` units to enable,
+/// `$6` to mask, `$7` to disable.
 const ASSEMBLE: &str = r#"
 umask 022
 mkdir -p /siris/mem /siris/root
@@ -200,7 +201,7 @@ ln -sfn ../run/systemd/resolve/stub-resolv.conf $root/etc/resolv.conf
 ln -sfn ../usr/lib/os-release $root/etc/os-release
 ln -sfn ../proc/self/mounts $root/etc/mtab
 ln -sfn multi-user.target $root/usr/lib/systemd/system/default.target
-rm -f $root/etc/systemd/system/default.target $root/etc/systemd/system/getty.target.wants/*
+rm -f $root/etc/systemd/system/default.target
 rm -rf $root/etc/systemd/system/multi-user.target.wants/remote-fs.target $root/etc/rc?.d
 chown -h root:root $root/state
 chmod 700 $root/root
@@ -208,6 +209,7 @@ systemd-sysusers --root=$root
 passwd_root=$(grep '^root:' $root/etc/shadow)
 sed -i "s|^root:[^:]*:[^:]*:|root:!*:19000:|" $root/etc/shadow
 rm -f $root/etc/shadow- $root/etc/passwd- $root/etc/group- $root/etc/gshadow- $root/etc/.pwd.lock
+for unit in $7; do systemctl --root=$root disable --quiet "$unit"; done
 for unit in $5; do systemctl --root=$root enable --quiet "$unit"; done
 for unit in $6; do systemctl --root=$root mask --quiet "$unit" 2>/dev/null || ln -sfn /dev/null "$root/etc/systemd/system/$unit"; done
 depmod -b $root "$1"
