@@ -246,8 +246,10 @@ fn judge_state(facts: &Facts, reasons: &mut Reasons) {
         Some(StateFact::Writable { size, free }) => {
             let least = facts.state_free_min.map_or(0, |min| min.bytes_of(size));
             if free < least {
+                // Without the free bytes themselves: a text that changes with each look would be told each time.
                 let text = format!(
-                    "/state has {free} of {size} bytes free, less than the {least} wanted: see `du -x /state`, `journalctl --vacuum-size=200M`"
+                    "/state has less than {least} of its {size} bytes free: see `du -xh /state`, make room with \
+                     `journalctl --vacuum-size=200M`"
                 );
                 reasons.add(Weight::Degraded, "state-low", text);
             }

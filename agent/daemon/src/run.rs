@@ -25,8 +25,12 @@ const PERIOD: Duration = Duration::from_secs(30);
 pub async fn serve(connection: Connection, root: Root, zfs: Arc<dyn Zfs>, authority: Authority) -> anyhow::Result<()> {
     let notifier = Notifier::from_environment()?;
     let agent = Arc::new(tokio::task::spawn_blocking(move || Agent::load(root, zfs)).await?);
-    let publisher = bus::serve(&connection, agent.clone(), authority).await?;
-    follow_units(&connection, &agent, &publisher).await;
+    let publisher = Publisher::new(connection.clone(), agent.clone());
+    let watches = watch_units(&connection, &agent).await;
+    bus::serve(&connection, agent.clone(), publisher.clone(), authority).await?;
+    for (unit, watch) in watches {
+        tokio::spawn(follow(watch, unit, agent.clone(), publisher.clone()));
+    }
     publisher.publish_health().await?;
     notifier.send("READY=1");
 
@@ -57,22 +61,25 @@ pub async fn serve(connection: Connection, root: Root, zfs: Arc<dyn Zfs>, author
     Ok(())
 }
 
-async fn follow_units(connection: &Connection, agent: &Arc<Agent>, publisher: &Publisher) {
+/// Looks at every unit of interest, and listens from then on.
+async fn watch_units(connection: &Connection, agent: &Agent) -> Vec<(String, Watch)> {
+    let mut watches = Vec::new();
     if let Err(error) = units::subscribe(connection).await {
         // Where there is no service manager (a test's private bus) no unit is listed either; where one should be, the
         // listed units stay unknown, and the health says so.
         eprintln!("the service manager does not answer: {error}");
-        return;
+        return watches;
     }
     for unit in agent.units.iter().map(String::as_str).chain([POOLS_UNIT]) {
         match Watch::start(connection, unit).await {
             Ok(watch) => {
                 agent.note_unit(unit, watch.fact().clone());
-                tokio::spawn(follow(watch, unit.to_owned(), agent.clone(), publisher.clone()));
+                watches.push((unit.to_owned(), watch));
             }
             Err(error) => eprintln!("cannot follow {unit}: {error}"),
         }
     }
+    watches
 }
 
 async fn follow(mut watch: Watch, unit: String, agent: Arc<Agent>, publisher: Publisher) {

@@ -88,7 +88,9 @@ impl Watch {
         let before = self.fact.clone();
         while self.fact == before {
             let Some(signal) = self.signals.next().await else {
-                return Err(zbus::Error::InputOutput(std::sync::Arc::new(std::io::ErrorKind::ConnectionAborted.into())));
+                return Err(zbus::Error::InputOutput(std::sync::Arc::new(
+                    std::io::ErrorKind::ConnectionAborted.into(),
+                )));
             };
             let body = signal?;
             let body = body.body();

@@ -26,13 +26,16 @@ use crate::agent::Agent;
 ///
 /// # Errors
 /// When the bus refuses, or another process has the name.
-pub async fn serve(connection: &Connection, agent: Arc<Agent>, authority: Authority) -> zbus::Result<Publisher> {
-    let publisher = Publisher::new(connection.clone(), agent.clone());
+pub async fn serve(
+    connection: &Connection,
+    agent: Arc<Agent>,
+    publisher: Publisher,
+    authority: Authority,
+) -> zbus::Result<()> {
     publisher.refresh_pools().await?;
     let server = connection.object_server();
     server.at(UPGRADE_PATH, upgrade::UpgradeObject::new(agent.clone())).await?;
-    server.at(ROOT_PATH, manager::ManagerObject::new(agent, publisher.clone(), authority)).await?;
+    server.at(ROOT_PATH, manager::ManagerObject::new(agent, publisher, authority)).await?;
     server.at(ROOT_PATH, zbus::fdo::ObjectManager).await?;
-    connection.request_name(BUS_NAME).await?;
-    Ok(publisher)
+    connection.request_name(BUS_NAME).await
 }
