@@ -8,18 +8,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use anyhow::{Context, Result};
-use sha2::{Digest, Sha256};
 use siris_host::cmd::{Cmd, Root, Tool};
 use tempfile::TempDir;
 
 use crate::accel::Accel;
 use crate::case::Tier;
+use crate::image::Image;
 
 /// What a run works with.
 #[derive(Debug)]
 pub struct Lab {
     tools: Root,
-    image: PathBuf,
+    image: Image,
     accel: Accel,
     work: TempDir,
     sockets: TempDir,
@@ -59,12 +59,12 @@ impl Lab {
         }
         remove_dir(&failed)?;
         let base = base.canonicalize()?;
-        let image = options.image.canonicalize().with_context(|| format!("find {}", options.image.display()))?;
+        let image = Image::hold(&options.image, &base.join("vm-cache"))?;
         let work = tempfile::Builder::new().prefix("run-").tempdir_in(base.join("tests"))?;
         // A socket's path has 107 bytes at most, which a checkout's own path may use up.
         let sockets = tempfile::Builder::new().prefix("siris-").tempdir()?;
         let mut tools = options.tools.bind(&base, &base).bind(sockets.path(), sockets.path());
-        if let Some(dir) = image.parent().filter(|dir| !dir.starts_with(&base)) {
+        if let Some(dir) = image.path().parent().filter(|dir| !dir.starts_with(&base)) {
             tools = tools.bind(dir, dir);
         }
         let accel = Accel::find(&tools, &base.join("vm-cache"))?;
@@ -94,14 +94,9 @@ impl Lab {
         self.tools.path()
     }
 
-    /// The image under test. Never written.
-    pub fn image(&self) -> &Path {
+    /// The image under test.
+    pub fn image(&self) -> &Image {
         &self.image
-    }
-
-    /// The folder of the artefacts beside the image.
-    pub fn artefacts(&self) -> &Path {
-        self.image.parent().unwrap_or(Path::new("/"))
     }
 
     /// How QEMU runs the guest's instructions.
@@ -149,22 +144,6 @@ impl Lab {
         }
         fs::set_permissions(self.key(), fs::Permissions::from_mode(0o600))?;
         Ok(())
-    }
-
-    /// Names the image for caches: its file's name, size and time of change, and its manifest where it has one.
-    ///
-    /// # Errors
-    /// When it cannot be looked at.
-    pub fn image_identity(&self) -> Result<String> {
-        let meta = fs::metadata(&self.image)?;
-        let mut hash = Sha256::new();
-        hash.update(format!("{} {} {:?}", self.image.display(), meta.len(), meta.modified()?));
-        match fs::read(self.artefacts().join("manifest.toml")) {
-            Ok(manifest) => hash.update(manifest),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
-        }
-        Ok(hex::encode(hash.finalize()))
     }
 }
 

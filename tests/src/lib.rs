@@ -14,6 +14,7 @@ pub mod contract;
 pub mod deadline;
 pub mod disk;
 pub mod guest;
+pub mod image;
 pub mod lab;
 pub mod machine;
 pub mod qmp;

@@ -66,8 +66,8 @@ fn environment_offset(lab: &Lab) -> Result<u64> {
 /// # Errors
 /// When there is no such file, or it is shorter.
 pub fn file_offset(lab: &Lab, partition: &str, file: &str, at: u64) -> Result<u64> {
-    let range = Partitions::of(lab.image())?.range(partition)?;
-    let mut image = File::open(lab.image())?;
+    let range = Partitions::of(lab.image().path())?.range(partition)?;
+    let mut image = File::open(lab.image().path())?;
     let extents = fat::locate(&mut Window::new(&mut image, range.start, range.end - range.start), file)?;
     let mut before = 0;
     for extent in extents {
@@ -102,9 +102,8 @@ pub fn power_off_blessed<'a>(vm: Vm<'a>, slot: &str) -> Result<Machine<'a>> {
 /// # Errors
 /// When there is none.
 pub fn manifest(lab: &Lab) -> Result<Manifest> {
-    let path = lab.artefacts().join("manifest.toml");
-    let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-    Ok(Manifest::parse(&bytes)?)
+    let bytes = lab.image().manifest().context("no manifest.toml lies beside the image")?;
+    Ok(Manifest::parse(bytes)?)
 }
 
 /// The image under test with slot B written like slot A and committed, as after an upgrade to the same release.
@@ -113,20 +112,14 @@ pub fn manifest(lab: &Lab) -> Result<Manifest> {
 /// When it cannot be made.
 pub fn two_slots(lab: &Lab) -> Result<PathBuf> {
     let _one_at_a_time = lab.snapshots.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let path = lab.cache().join(format!("two-slots-{}.raw", &lab.image_identity()?[..16]));
+    let path = lab.cache().join(format!("two-slots-{}.raw", lab.image().identity()));
     if path.exists() {
         return Ok(path);
     }
-    for entry in fs::read_dir(lab.cache())? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with("two-slots-") {
-            fs::remove_file(entry.path())?;
-        }
-    }
     let half = path.with_extension("half");
-    Cmd::new(Tool::Cp).args(["--sparse=always", "--reflink=auto"]).arg(lab.image()).arg(&half).run()?;
+    Cmd::new(Tool::Cp).args(["--sparse=always", "--reflink=auto"]).arg(lab.image().path()).arg(&half).run()?;
     let file = File::options().read(true).write(true).open(&half)?;
-    let partitions = Partitions::of(lab.image())?;
+    let partitions = Partitions::of(lab.image().path())?;
     for (from, to) in [("siris-boot-a", "siris-boot-b"), ("siris-a", "siris-b")] {
         let (from, to) = (partitions.range(from)?, partitions.range(to)?);
         ensure!(from.end - from.start == to.end - to.start, "the slots differ in size");
@@ -166,7 +159,7 @@ const BLOCK: u64 = 4096;
 /// # Errors
 /// When the image has no such piece.
 pub fn locate(lab: &Lab, piece: Piece) -> Result<u64> {
-    let root = Partitions::of(lab.image())?.range("siris-a")?.start;
+    let root = Partitions::of(lab.image().path())?.range("siris-a")?.start;
     let tree = root + manifest(lab)?.verity.data_len();
     match piece {
         Piece::VeritySuperblock => Ok(tree + 16),
@@ -199,7 +192,7 @@ pub fn tree_levels(data_blocks: u64) -> Vec<u64> {
 /// Where a file of the root lies within it: start and length of its first extent.
 fn extent(lab: &Lab, root: u64, file: &str) -> Result<(u64, u64)> {
     let dump = lab.tool(Tool::DumpErofs).arg(format!("--offset={root}")).arg(format!("--path={file}")).arg("-e");
-    let text = dump.arg(lab.image()).text()?;
+    let text = dump.arg(lab.image().path()).text()?;
     first_extent(&text).with_context(|| format!("no extent of {file} in: {text}"))
 }
 

@@ -62,8 +62,8 @@ pub fn restored<'a>(
 
 fn place(lab: &Lab, spec: &Spec, state: &str) -> Result<PathBuf> {
     let mut hash = Sha256::new();
-    hash.update(format!("1 {} {state} {} {spec:?} {}", lab.image_identity()?, lab.accel().name(), lab.public_key()?));
-    Ok(lab.cache().join(format!("booted-{}", &hex::encode(hash.finalize())[..16])))
+    hash.update(format!("1 {state} {} {spec:?} {}", lab.accel().name(), lab.public_key()?));
+    Ok(lab.cache().join(format!("booted-{}-{}", lab.image().identity(), &hex::encode(hash.finalize())[..16])))
 }
 
 fn make<'a>(

@@ -48,7 +48,7 @@ impl<'a> Machine<'a> {
     /// # Errors
     /// When its disks cannot be made.
     pub fn new(bench: &Bench<'a>, spec: Spec) -> Result<Self> {
-        let image = bench.lab.image().to_owned();
+        let image = bench.lab.image().path().to_owned();
         Machine::over(bench, spec, &image)
     }
 

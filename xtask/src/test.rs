@@ -90,10 +90,10 @@ fn booted(checkout: &Path, args: &TestArgs, cases: &[Case], counts: Counts, star
     let tools = siris_build::tools(checkout, &siris_build::Progress::new())?;
     let tier = args.tier();
     let lab = Lab::open(LabOptions { tools, image, repository: checkout.to_owned(), tier })?;
-    println!("\n{} cases on {} ({})", cases.len(), lab.image().display(), lab.accel().name());
+    println!("\n{} cases on {} ({})", cases.len(), lab.image().name(), lab.accel().name());
     let outcomes = run::run(&lab, cases, args.jobs)?;
     if args.full && args.filter.is_none() && !args.booted {
-        let image = lab.image().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let image = lab.image().name().to_owned();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let machine = format!("{cores} cores, QEMU with {}", lab.accel().name());
         let proof = run::proof(tier, &image, &machine, counts, &outcomes, start.elapsed());

@@ -111,7 +111,7 @@ fn network_credential(bench: &Bench<'_>) -> Result<()> {
 fn state_grows(bench: &Bench<'_>) -> Result<()> {
     const MIB: u64 = 1 << 20;
     let vm = standard(bench)?;
-    let start = Partitions::of(bench.lab.image())?.range("siris-state")?.start;
+    let start = Partitions::of(bench.lab.image().path())?.range("siris-state")?.start;
     let disk: u64 = vm.guest.ok("blockdev --getsize64 /dev/disk/by-id/virtio-os")?.parse()?;
     let partition: u64 = vm.guest.ok("blockdev --getsize64 /dev/disk/by-partlabel/siris-state")?.parse()?;
     ensure!(partition + start + 4 * MIB > disk, "the partition has {partition} bytes from {start} on a disk of {disk}");

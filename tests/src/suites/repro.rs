@@ -45,7 +45,7 @@ fn rebuilt(bench: &Bench<'_>) -> Result<()> {
         second.root.sha256
     );
     ensure!(first == second, "the manifests differ: {first:?} and {second:?}");
-    let (ours, theirs) = (digest(bench.lab.image())?, digest(&out.join("latest.raw"))?);
+    let (ours, theirs) = (digest(bench.lab.image().path())?, digest(&out.join("latest.raw"))?);
     ensure!(ours == theirs, "the raw images differ: {ours} and {theirs}");
     Ok(())
 }
