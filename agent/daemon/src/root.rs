@@ -93,8 +93,11 @@ fn replace(temporary: &Path, target: &Path, content: &[u8], mode: u32) -> io::Re
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(temporary)?;
     // The mode given to open is cut by the umask, and not given at all to a left-over file.
     file.set_permissions(fs::Permissions::from_mode(mode))?;
-    if let Ok(old) = fs::metadata(target) {
-        // /etc/shadow is of group shadow.
+    let (old, new) = (fs::metadata(target), file.metadata()?);
+    // /etc/shadow is of group shadow. Where nothing is to change nothing is asked: the daemon may not chown at all.
+    if let Ok(old) = old
+        && (old.uid(), old.gid()) != (new.uid(), new.gid())
+    {
         fchown(&file, Some(old.uid()), Some(old.gid()))?;
     }
     file.write_all(content)?;
