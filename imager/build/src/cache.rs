@@ -136,6 +136,13 @@ impl Cache {
         &self.dir
     }
 
+    /// Whether there is any layer of this name.
+    pub fn has_layer(&self, name: &str) -> bool {
+        let prefix = format!("{name}-");
+        let names = fs::read_dir(self.dir.join("layers")).into_iter().flatten().flatten().map(|e| e.file_name());
+        names.into_iter().any(|file| file.to_string_lossy().starts_with(&prefix))
+    }
+
     /// The layer `name` of `key`: as it is when whole, else made by `make` in an empty directory.
     ///
     /// # Errors

@@ -50,8 +50,8 @@ pub enum BuildError {
     Incomplete { what: String },
     #[error("{what}: {message}")]
     Payload { what: &'static str, message: String },
-    #[error("only {free} MiB are free for {}, and a build needs {need} MiB: make room, or point {variable} elsewhere", .path.display())]
-    NoSpace { path: PathBuf, free: u64, need: u64, variable: &'static str },
+    #[error("not enough space: {} has {free} MiB free, and this build needs some {need} MiB there: make room, or point {elsewhere}", .path.display())]
+    NoSpace { path: PathBuf, free: u64, need: u64, elsewhere: &'static str },
 }
 
 impl BuildError {

@@ -61,6 +61,8 @@ impl Session {
         if !is_root() {
             return Err(BuildError::NotRoot);
         }
+        // What is built must not depend on the caller's.
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         let cache = Cache::open(&Cache::default_dir()?, || progress.line("waiting for another build to end ..."))?;
         let store = Store::new(cache.dir().join("store"), Mirrors::find(&profile.mirror)?);
         Ok(Session { profiles, profile, cache, store })
@@ -84,6 +86,27 @@ impl Session {
         let roots = Roots { cache: &self.cache, store: &self.store, progress };
         Ok((roots.make("builder", &lock, &install)?, lock))
     }
+}
+
+/// What a build writes at most, in MiB: into the cache when its roots have to be made, else, and beside the image.
+const COLD: u64 = 7000;
+const WARM: u64 = 2000;
+const ARTEFACTS: u64 = 2000;
+
+/// Refuses a build that would run out of space half-way.
+fn check_space(session: &Session, out: &Path) -> Result<(), BuildError> {
+    let has = |name: &str| session.cache.has_layer(name);
+    let cold = !has("builder") || !has("zfs") || !has(&session.profile.lock);
+    room(session.cache.dir(), if cold { COLD } else { WARM }, "SIRIS_CACHE elsewhere")?;
+    // The directory itself may not be there yet; the first that is has the same file system.
+    let existing = out.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
+    room(existing, ARTEFACTS, "--out elsewhere")
+}
+
+fn room(path: &Path, need: u64, elsewhere: &'static str) -> Result<(), BuildError> {
+    let stat = rustix::fs::statvfs(path).map_err(|e| BuildError::Io { what: "look at", path: path.to_owned(), source: e.into() })?;
+    let free = stat.f_bavail * stat.f_frsize / (1 << 20);
+    if free < need { Err(BuildError::NoSpace { path: path.to_owned(), free, need, elsewhere }) } else { Ok(()) }
 }
 
 /// Resolves the packages of a profile and of the builder anew and writes their locks. Returns what changed, a line
@@ -149,6 +172,7 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Artefacts, BuildE
     let session = Session::open(&request.checkout, &request.profile, progress)?;
     let wanted = session.wanted();
     let lock = Lock::load(session.profiles.dir(), &session.profile.lock, &session.profile.suite, &wanted)?;
+    check_space(&session, &request.out)?;
     let key = keys::development(&keys::default_dir()?)?;
     if key.created {
         progress.line(format!("made a DEVELOPMENT key, {}: never ship what it signs", key.public_file.display()));
