@@ -27,7 +27,7 @@ pub enum Bus {
 /// Who reads the serial console and types on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Console {
-    /// The harness, through a log and a socket; a second socket controls QEMU.
+    /// The harness, through a socket that QEMU waits to see taken; a second socket controls QEMU.
     Harness,
     /// The person at the terminal, who also has QEMU's monitor there (Ctrl-A C) and its way out (Ctrl-A X).
     Terminal,
@@ -106,14 +106,13 @@ impl Spec {
         // The chipset's watchdog must reset the machine, as on a real board.
         add("-global", "ICH9-LPC.noreboot=off".into());
         add("-device", "virtio-rng-pci".into());
-        let log = format!("logfile={dir}/serial.log,logappend=on");
         match console {
             Console::Harness => {
-                add("-chardev", format!("socket,id=serial,path={sockets}/serial,server=on,wait=off,{log}"));
+                add("-chardev", format!("socket,id=serial,path={sockets}/serial,server=on,wait=on"));
                 add("-qmp", format!("unix:{sockets}/qmp,server=on,wait=off"));
             }
             Console::Terminal => {
-                add("-chardev", format!("stdio,id=serial,mux=on,signal=off,{log}"));
+                add("-chardev", "stdio,id=serial,mux=on,signal=off".into());
                 add("-mon", "chardev=serial".into());
             }
         }

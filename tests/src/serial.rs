@@ -1,9 +1,9 @@
 //! The machine's serial console: what it said, and a keyboard.
 //!
-//! Owns: the log QEMU writes and the socket it listens on. Reads come from the log, so that nothing is lost while
-//! no one listens; the socket is only typed on (and drained, or QEMU would wait for its reader).
+//! Owns: the socket QEMU gives it, and the log of all that came through it. (QEMU's own log of a socket says things
+//! twice when the reader is slow.)
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -26,18 +26,24 @@ pub struct Serial {
 }
 
 impl Serial {
-    /// Connects to the socket QEMU has made.
+    /// Connects to the socket QEMU is about to make.
     ///
     /// # Errors
-    /// When it is not there.
+    /// When it does not appear.
     pub fn connect(socket: &Path, log: PathBuf) -> Result<Self> {
-        let keyboard = UnixStream::connect(socket).context("connect to the serial console")?;
-        let mut drain = keyboard.try_clone()?;
+        let keyboard =
+            deadline::until(Duration::from_secs(20), "QEMU's serial console", || Ok(UnixStream::connect(socket).ok()))?;
+        let mut screen = keyboard.try_clone()?;
+        let mut file = File::options().create(true).append(true).open(&log)?;
         let ended = Arc::new(AtomicBool::new(false));
         let tell = Arc::clone(&ended);
         thread::spawn(move || {
             let mut bytes = [0; 4096];
-            while matches!(drain.read(&mut bytes), Ok(read) if read > 0) {}
+            while let Ok(read @ 1..) = screen.read(&mut bytes) {
+                if file.write_all(&bytes[..read]).is_err() {
+                    break;
+                }
+            }
             tell.store(true, Ordering::SeqCst);
         });
         Ok(Serial { log, keyboard, ended, mark: 0 })

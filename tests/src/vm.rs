@@ -171,9 +171,10 @@ impl<'a> Machine<'a> {
             .args(extra)
             .log(&log)
             .spawn()?;
-        let qmp = Qmp::connect(&self.sockets.join("qmp"));
-        let qmp = match qmp {
-            Ok(qmp) => qmp,
+        let serial = Serial::connect(&self.sockets.join("serial"), self.dir.join("serial.log"));
+        let both = serial.and_then(|serial| Ok((serial, Qmp::connect(&self.sockets.join("qmp"))?)));
+        let (serial, qmp) = match both {
+            Ok(both) => both,
             Err(error) => {
                 let ended = qemu.try_wait()?;
                 drop(qemu);
@@ -181,7 +182,6 @@ impl<'a> Machine<'a> {
                 return Err(error.context(format!("QEMU ({ended:?}) said: {said}")));
             }
         };
-        let serial = Serial::connect(&self.sockets.join("serial"), self.dir.join("serial.log"))?;
         let guest = Guest::new(self.lab, port, self.sockets.join("ssh"), self.dir.join("ssh.log"));
         Ok((qemu, qmp, serial, guest))
     }
