@@ -152,7 +152,10 @@ fn report(built: &Artefacts, json: bool, sizes: bool) -> anyhow::Result<()> {
         println!("{} (root image SHA-256 {})", built.raw.display(), built.root_sha256()?);
     }
     if sizes {
-        print!("{}", std::fs::read_to_string(&built.sizes).with_context(|| format!("cannot read {}", built.sizes.display()))?);
+        print!(
+            "{}",
+            std::fs::read_to_string(&built.sizes).with_context(|| format!("cannot read {}", built.sizes.display()))?
+        );
     }
     Ok(())
 }

@@ -24,7 +24,8 @@ const KEYRING: (&str, &str) = ("/usr/share/keyrings/debian-archive-keyring.gpg",
 
 /// The Debian packages this host lacks.
 pub fn missing() -> Vec<&'static str> {
-    let mut packages: Vec<&str> = NEEDED.iter().filter(|tool| !tool.is_present(None)).map(|tool| tool.package()).collect();
+    let mut packages: Vec<&str> =
+        NEEDED.iter().filter(|tool| !tool.is_present(None)).map(|tool| tool.package()).collect();
     if !std::path::Path::new(KEYRING.0).exists() {
         packages.push(KEYRING.1);
     }
@@ -44,7 +45,9 @@ pub fn ensure(yes: bool) -> anyhow::Result<()> {
     }
     let list = packages.join(" ");
     if !Tool::AptGet.is_present(None) {
-        bail!("this host lacks {list}, and has no apt-get to install them with: SIRIS OS is built on Debian or a relative of it");
+        bail!(
+            "this host lacks {list}, and has no apt-get to install them with: SIRIS OS is built on Debian or a relative of it"
+        );
     }
     eprintln!("This host lacks: {list}");
     if !yes && std::io::stdin().is_terminal() {
@@ -62,7 +65,9 @@ pub fn ensure(yes: bool) -> anyhow::Result<()> {
         } else if Tool::Sudo.is_present(None) {
             Cmd::new(Tool::Sudo).arg(Tool::AptGet.program())
         } else {
-            bail!("neither root nor sudo here; have an administrator run: apt-get install --no-install-recommends {list}");
+            bail!(
+                "neither root nor sudo here; have an administrator run: apt-get install --no-install-recommends {list}"
+            );
         };
         command.env("DEBIAN_FRONTEND", "noninteractive").args(args).run().context("apt-get failed")
     };

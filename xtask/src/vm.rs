@@ -46,7 +46,8 @@ pub fn prove_boot(image: &Path, progress: &Progress) -> anyhow::Result<()> {
     let spec = Spec::bare(Firmware::Uefi, Bus::Virtio).with("ssh.authorized_keys.root", &lab.public_key()?);
     let mut vm = Machine::new(&bench, spec)?.start()?;
     let serial = bench.dir().to_owned();
-    vm.wait_healthy().with_context(|| format!("the image did not boot to health (serial console: {})", serial.display()))?;
+    vm.wait_healthy()
+        .with_context(|| format!("the image did not boot to health (serial console: {})", serial.display()))?;
     step.done("healthy");
     println!("{}", vm.guest.ok("sirisctl status")?.trim_end());
     let step = progress.step("powering off");
@@ -71,7 +72,10 @@ pub fn interactive(image: &Path, firmware: FirmwareArg, progress: &Progress) -> 
     let machine = Machine::new(&bench, spec)?;
     let port = siris_tests::vm::free_port()?;
     eprintln!("Log in as root with the password `{PASSWORD}`, or from another terminal:");
-    eprintln!("  ssh -i {} -p {port} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null root@127.0.0.1", lab.key().display());
+    eprintln!(
+        "  ssh -i {} -p {port} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null root@127.0.0.1",
+        lab.key().display()
+    );
     eprintln!("Leave with `poweroff`, or at once with Ctrl-A X. Nothing is kept.\n");
     machine.on_terminal(port)
 }

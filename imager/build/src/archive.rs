@@ -18,7 +18,9 @@ use crate::lock::{Archive, Lock, LockedPackage};
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// The host's mirror is not known.
-    #[error("this host's own package sources name no Debian mirror: give one with SIRIS_MIRROR=URL (and SIRIS_SECURITY_MIRROR=URL)")]
+    #[error(
+        "this host's own package sources name no Debian mirror: give one with SIRIS_MIRROR=URL (and SIRIS_SECURITY_MIRROR=URL)"
+    )]
     NoMirror,
     /// A program failed.
     #[error("cannot ask the package manager")]
@@ -45,7 +47,9 @@ pub enum ArchiveError {
     #[error("unexpected answer of the package manager: {0}")]
     Answer(String),
     /// Package files could not be fetched.
-    #[error("{missing} of {total} package files cannot be fetched from {mirror}. If the mirror has replaced them by newer ones, run `cargo xtask update {name}`\n{tail}")]
+    #[error(
+        "{missing} of {total} package files cannot be fetched from {mirror}. If the mirror has replaced them by newer ones, run `cargo xtask update {name}`\n{tail}"
+    )]
     Fetch {
         /// The lock.
         name: String,
@@ -110,9 +114,15 @@ impl Mirrors {
 
     /// Picks the Debian mirror out of lines of `URI|RELEASE`.
     fn of_targets(text: &str) -> Option<Mirrors> {
-        let pairs: Vec<(&str, &str)> = text.lines().filter_map(|l| l.split_once('|')).map(|(u, r)| (u.trim_end_matches('/'), r)).collect();
-        let main = pairs.iter().find(|(uri, release)| uri.ends_with("/debian") && !release.ends_with("-security"))?.0.to_owned();
-        let security = pairs.iter().find(|(uri, release)| uri.ends_with("/debian-security") && release.ends_with("-security"));
+        let pairs: Vec<(&str, &str)> =
+            text.lines().filter_map(|l| l.split_once('|')).map(|(u, r)| (u.trim_end_matches('/'), r)).collect();
+        let main = pairs
+            .iter()
+            .find(|(uri, release)| uri.ends_with("/debian") && !release.ends_with("-security"))?
+            .0
+            .to_owned();
+        let security =
+            pairs.iter().find(|(uri, release)| uri.ends_with("/debian-security") && release.ends_with("-security"));
         let security = security.map_or_else(|| format!("{main}-security"), |(uri, _)| (*uri).to_owned());
         Some(Mirrors { main, security })
     }
@@ -178,10 +188,16 @@ impl Store {
             .text()
             .map_err(|e| unresolvable(wish, e))?;
         let names = planned(&plan)?;
-        let show = apt(Tool::AptCache).args(["show", "--quiet"]).args(names.iter().map(|(n, v)| format!("{n}={v}"))).text();
+        let show =
+            apt(Tool::AptCache).args(["show", "--quiet"]).args(names.iter().map(|(n, v)| format!("{n}={v}"))).text();
         let stanzas = show.map_err(ArchiveError::Ask)?;
         let packages = locked(&stanzas, &names, &plan, &self.mirrors)?;
-        Ok(Lock { suite: wish.suite.to_owned(), epoch: self.newest_release()?, wanted: wish.packages.to_vec(), packages })
+        Ok(Lock {
+            suite: wish.suite.to_owned(),
+            epoch: self.newest_release()?,
+            wanted: wish.packages.to_vec(),
+            packages,
+        })
     }
 
     fn unreachable(&self, error: CmdError) -> ArchiveError {
@@ -200,12 +216,15 @@ impl Store {
         let components = wish.components.join(" ");
         let (suite, Mirrors { main, security }) = (wish.suite, &self.mirrors);
         let keep = |path: &Path, text: &str| {
-            write_atomic(path, text.as_bytes()).map_err(|source| ArchiveError::Keep { what: "the package manager's configuration", source })
+            write_atomic(path, text.as_bytes())
+                .map_err(|source| ArchiveError::Keep { what: "the package manager's configuration", source })
         };
         let signed = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]";
         keep(
             &dir.join("etc/sources.list"),
-            &format!("{signed} {main} {suite} {components}\n{signed} {main} {suite}-updates {components}\n{signed} {security} {suite}-security {components}\n"),
+            &format!(
+                "{signed} {main} {suite} {components}\n{signed} {main} {suite}-updates {components}\n{signed} {security} {suite}-security {components}\n"
+            ),
         )?;
         keep(&dir.join("status"), STAND_IN_STATUS)?;
         let config = dir.join("apt.conf");
@@ -223,12 +242,18 @@ impl Store {
 
     /// The newest date in the signed release files: what everything built is stamped with.
     fn newest_release(&self) -> Result<u64, ArchiveError> {
-        let format = time::macros::format_description!(version = 2, "[weekday repr:short], [day padding:none] [month repr:short] [year] [hour padding:none]:[minute]:[second]");
+        let format = time::macros::format_description!(
+            version = 2,
+            "[weekday repr:short], [day padding:none] [month repr:short] [year] [hour padding:none]:[minute]:[second]"
+        );
         let mut newest = 0;
         let suites = self.dir.join("apt");
         for suite in read_dir(&suites)? {
-            for file in read_dir(&suite.join("state/lists"))?.into_iter().filter(|p| p.to_string_lossy().ends_with("Release")) {
-                let text = fs::read_to_string(&file).map_err(|source| ArchiveError::Io { path: file.clone(), source })?;
+            for file in
+                read_dir(&suite.join("state/lists"))?.into_iter().filter(|p| p.to_string_lossy().ends_with("Release"))
+            {
+                let text =
+                    fs::read_to_string(&file).map_err(|source| ArchiveError::Io { path: file.clone(), source })?;
                 let Some(date) = text.lines().find_map(|l| l.strip_prefix("Date: ")) else { continue };
                 let plain = date.trim_end_matches("UTC").trim_end_matches("GMT").trim_end_matches("+0000").trim();
                 let parsed = time::PrimitiveDateTime::parse(plain, format)
@@ -236,7 +261,10 @@ impl Store {
                 newest = newest.max(parsed.assume_utc().unix_timestamp());
             }
         }
-        u64::try_from(newest).ok().filter(|n| *n > 0).ok_or_else(|| ArchiveError::Answer("no release file has a date".into()))
+        u64::try_from(newest)
+            .ok()
+            .filter(|n| *n > 0)
+            .ok_or_else(|| ArchiveError::Answer("no release file has a date".into()))
     }
 
     /// The file of a package, whether or not it is there yet.
@@ -289,7 +317,13 @@ impl Store {
         }
         if missing > 0 {
             let mirror = self.mirrors.main.clone();
-            return Err(ArchiveError::Fetch { name: name.to_owned(), missing, total: lock.packages.len(), mirror, tail });
+            return Err(ArchiveError::Fetch {
+                name: name.to_owned(),
+                missing,
+                total: lock.packages.len(),
+                mirror,
+                tail,
+            });
         }
         Ok(fetched)
     }
@@ -331,11 +365,19 @@ fn planned(plan: &str) -> Result<BTreeMap<String, String>, ArchiveError> {
     Ok(names)
 }
 
-fn locked(stanzas: &str, names: &BTreeMap<String, String>, plan: &str, mirrors: &Mirrors) -> Result<Vec<LockedPackage>, ArchiveError> {
+fn locked(
+    stanzas: &str,
+    names: &BTreeMap<String, String>,
+    plan: &str,
+    mirrors: &Mirrors,
+) -> Result<Vec<LockedPackage>, ArchiveError> {
     let mut found: BTreeMap<String, LockedPackage> = BTreeMap::new();
     for stanza in stanzas.split("\n\n").filter(|s| !s.trim().is_empty()) {
         let field = |key: &str| {
-            stanza.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(": ")).map(str::to_owned)
+            stanza
+                .lines()
+                .find_map(|l| l.strip_prefix(key)?.strip_prefix(": "))
+                .map(str::to_owned)
                 .ok_or_else(|| ArchiveError::Answer(format!("a package without `{key}`: {stanza}")))
         };
         let (name, version, path) = (field("Package")?, field("Version")?, field("Filename")?);
@@ -343,11 +385,22 @@ fn locked(stanzas: &str, names: &BTreeMap<String, String>, plan: &str, mirrors: 
             continue;
         }
         let encoded = path.replace('+', "%2b").replace('~', "%7e");
-        let is_security = plan.lines().any(|l| l.starts_with(&format!("'{}/{encoded}'", mirrors.security)) || l.starts_with(&format!("'{}/{path}'", mirrors.security)));
+        let is_security = plan.lines().any(|l| {
+            l.starts_with(&format!("'{}/{encoded}'", mirrors.security))
+                || l.starts_with(&format!("'{}/{path}'", mirrors.security))
+        });
         let archive = if is_security { Archive::Security } else { Archive::Main };
         let sha256 = field("SHA256")?.parse().map_err(|_| ArchiveError::Answer(format!("SHA256 of {name}")))?;
         let size = field("Size")?.parse().map_err(|_| ArchiveError::Answer(format!("Size of {name}")))?;
-        let package = LockedPackage { name: name.clone(), version, architecture: field("Architecture")?, size, sha256, archive, path };
+        let package = LockedPackage {
+            name: name.clone(),
+            version,
+            architecture: field("Architecture")?,
+            size,
+            sha256,
+            archive,
+            path,
+        };
         found.insert(name, package);
     }
     match names.keys().find(|name| !found.contains_key(*name)) {

@@ -147,7 +147,12 @@ impl Cache {
     ///
     /// # Errors
     /// What `make` returns, or when the cache cannot be written.
-    pub fn layer<E: From<CacheError>>(&self, name: &str, key: &Key, make: impl FnOnce(&Path) -> Result<(), E>) -> Result<Layer, E> {
+    pub fn layer<E: From<CacheError>>(
+        &self,
+        name: &str,
+        key: &Key,
+        make: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<Layer, E> {
         let digest = key.digest();
         let short = &digest.to_string()[..20];
         let path = self.dir.join("layers").join(format!("{name}-{short}"));

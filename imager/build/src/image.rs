@@ -104,7 +104,11 @@ fn check_space(session: &Session, out: &Path) -> Result<(), BuildError> {
 }
 
 fn room(path: &Path, need: u64, elsewhere: &'static str) -> Result<(), BuildError> {
-    let stat = rustix::fs::statvfs(path).map_err(|e| BuildError::Io { what: "look at", path: path.to_owned(), source: e.into() })?;
+    let stat = rustix::fs::statvfs(path).map_err(|e| BuildError::Io {
+        what: "look at",
+        path: path.to_owned(),
+        source: e.into(),
+    })?;
     let free = stat.f_bavail * stat.f_frsize / (1 << 20);
     if free < need { Err(BuildError::NoSpace { path: path.to_owned(), free, need, elsewhere }) } else { Ok(()) }
 }
@@ -123,7 +127,8 @@ pub fn update(checkout: &Path, profile: &str, progress: &Progress) -> Result<Vec
     for (name, packages) in [("builder", tools), (session.profile.lock.as_str(), session.wanted())] {
         let step = progress.step(&format!("resolving {name}"));
         let old = Lock::load(dir, name, &session.profile.suite, &packages).ok();
-        let wish = Wish { name, suite: &session.profile.suite, components: &session.profile.components, packages: &packages };
+        let wish =
+            Wish { name, suite: &session.profile.suite, components: &session.profile.components, packages: &packages };
         let mut new = session.store.resolve(&wish)?;
         if let Some(old) = &old {
             if old.packages == new.packages {
@@ -194,7 +199,9 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Artefacts, BuildE
     let base = base?;
     let kernel = kernel_release(&base)?;
     if !zfs.path.join("modules").join(&kernel).exists() {
-        return Err(BuildError::Incomplete { what: format!("ZFS modules for its kernel {kernel}: run `cargo xtask update`") });
+        return Err(BuildError::Incomplete {
+            what: format!("ZFS modules for its kernel {kernel}: run `cargo xtask update`"),
+        });
     }
     let parts = Parts { cache: &session.cache, progress, builder: &builder, epoch: lock.epoch };
     let agent = parts.agent(&request.checkout, &request.checkout.join("target/siris/cargo"))?;

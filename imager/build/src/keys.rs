@@ -42,7 +42,8 @@ pub struct DevelopmentKey {
 pub fn development(dir: &Path) -> Result<DevelopmentKey, BuildError> {
     let secret_file = dir.join("development.secret.toml");
     let public_file = dir.join("development.pub.toml");
-    let bad = |e: siris_ibu::keys::KeyFileError| BuildError::Payload { what: "the development key", message: e.to_string() };
+    let bad =
+        |e: siris_ibu::keys::KeyFileError| BuildError::Payload { what: "the development key", message: e.to_string() };
     if secret_file.exists() {
         let bytes = fs::read(&secret_file).map_err(BuildError::io("read", &secret_file))?;
         let secret = SecretKey::parse(&bytes).map_err(bad)?;

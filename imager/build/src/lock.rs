@@ -166,7 +166,9 @@ impl Lock {
 
     /// The lock file's text.
     pub fn to_text(&self) -> String {
-        let mut text = String::from("# Made by `cargo xtask update`. Every package of this root, by version and digest.\nschema 1\n");
+        let mut text = String::from(
+            "# Made by `cargo xtask update`. Every package of this root, by version and digest.\nschema 1\n",
+        );
         // Writing to a String cannot fail.
         let _ = writeln!(text, "suite {}\nepoch {}", self.suite, self.epoch);
         for wanted in &self.wanted {
@@ -174,7 +176,11 @@ impl Lock {
         }
         for p in &self.packages {
             let archive = p.archive.as_str();
-            let _ = writeln!(text, "package {} {} {} {} {} {archive} {}", p.name, p.version, p.architecture, p.size, p.sha256, p.path);
+            let _ = writeln!(
+                text,
+                "package {} {} {} {} {} {archive} {}",
+                p.name, p.version, p.architecture, p.size, p.sha256, p.path
+            );
         }
         text
     }

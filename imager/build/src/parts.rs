@@ -34,7 +34,14 @@ impl Parts<'_> {
     }
 
     /// A shell script in the builder, with a log.
-    fn script(&self, root: &Root, step: &'static str, log: &Path, script: &str, args: &[&str]) -> Result<(), BuildError> {
+    fn script(
+        &self,
+        root: &Root,
+        step: &'static str,
+        log: &Path,
+        script: &str,
+        args: &[&str],
+    ) -> Result<(), BuildError> {
         Cmd::new(Tool::Bash)
             .clean_env()
             .env("SOURCE_DATE_EPOCH", self.epoch.to_string())
@@ -67,13 +74,7 @@ impl Parts<'_> {
             unpack.map_err(|source| BuildError::Tool { what: "unpacking ZFS's sources", source })?;
             let root = builder(self.builder).bind(half, "/siris/zfs");
             let log = half.join("log");
-            self.script(
-                &root,
-                "zfs",
-                &log,
-                BUILD_ZFS,
-                &[kernel],
-            )?;
+            self.script(&root, "zfs", &log, BUILD_ZFS, &[kernel])?;
             step.done("compiled");
             Ok(())
         })
@@ -93,7 +94,8 @@ impl Parts<'_> {
         self.cache.layer("agent", &key, |half| {
             let step = self.progress.step("agent");
             let sysroot = Cmd::new(Tool::Rustc).args(["--print", "sysroot"]).cwd(checkout).text();
-            let sysroot = sysroot.map_err(|source| BuildError::Tool { what: "asking for the Rust toolchain", source })?;
+            let sysroot =
+                sysroot.map_err(|source| BuildError::Tool { what: "asking for the Rust toolchain", source })?;
             let cargo_home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
             let cargo_home = cargo_home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
             let cargo_home = cargo_home.ok_or_else(|| BuildError::Incomplete { what: "CARGO_HOME or HOME".into() })?;
@@ -107,13 +109,7 @@ impl Parts<'_> {
                 .bind(sysroot.trim(), "/siris/rust")
                 .bind(half, "/siris/out");
             let log = half.join("log");
-            self.script(
-                &root,
-                "agent",
-                &log,
-                BUILD_AGENT,
-                &[],
-            )?;
+            self.script(&root, "agent", &log, BUILD_AGENT, &[])?;
             step.done("compiled");
             Ok(())
         })
@@ -134,13 +130,7 @@ impl Parts<'_> {
                 .bind(module, "/siris/90siris")
                 .bind(half, "/siris/out");
             let log = half.join("log");
-            self.script(
-                &root,
-                "initrd",
-                &log,
-                MAKE_INITRD,
-                &[kernel],
-            )?;
+            self.script(&root, "initrd", &log, MAKE_INITRD, &[kernel])?;
             let size = fs::metadata(half.join("initrd")).map(|m| m.len()).unwrap_or_default();
             step.done(crate::roots::megabytes(size));
             Ok(())
@@ -156,13 +146,7 @@ impl Parts<'_> {
         self.cache.layer("grub", &key, |half| {
             let step = self.progress.step("GRUB");
             let root = builder(self.builder).bind(half, "/siris/out");
-            self.script(
-                &root,
-                "grub",
-                &half.join("log"),
-                MAKE_GRUB,
-                &[GRUB_MODULES],
-            )?;
+            self.script(&root, "grub", &half.join("log"), MAKE_GRUB, &[GRUB_MODULES])?;
             step.done("two firmwares");
             Ok(())
         })
@@ -235,6 +219,8 @@ pub fn kernel_release(base: &Layer) -> Result<String, BuildError> {
 /// # Errors
 /// When the lock does not name it.
 pub fn zfs_sources(store: &crate::archive::Store, lock: &Lock) -> Result<PathBuf, BuildError> {
-    let package = lock.package("zfs-dkms").ok_or_else(|| BuildError::Incomplete { what: "zfs-dkms in the builder's lock".into() })?;
+    let package = lock
+        .package("zfs-dkms")
+        .ok_or_else(|| BuildError::Incomplete { what: "zfs-dkms in the builder's lock".into() })?;
     Ok(store.file(package))
 }

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use siris_host::cmd::{Cmd, Tool};
 use siris_host::files::write_atomic;
 use siris_ibu::keys::{Epoch, SecretKey};
-use siris_ibu::signature::{Policy, SignatureFile};
 use siris_ibu::manifest::{BuildTime, Member, SCHEMA, TRAILER, Zfs};
+use siris_ibu::signature::{Policy, SignatureFile};
 use siris_ibu::verity::Verity;
 use siris_ibu::{ByteSize, Manifest, Sha256, SignedManifest};
 use siris_slots::compose::{BiosCode, ComposeInput, write_disk};
@@ -69,7 +69,8 @@ pub struct PayloadInput<'a> {
 
 impl PayloadInput<'_> {
     fn verity(&self) -> Result<Verity, BuildError> {
-        serde_json::from_slice(&read(&self.root.path.join("verity.json"))?).map_err(|e| fault("the root image's verity record", e))
+        serde_json::from_slice(&read(&self.root.path.join("verity.json"))?)
+            .map_err(|e| fault("the root image's verity record", e))
     }
 
     /// The layer with `boot.fat`: kernel, initrd, `slot.cfg`, and the digests GRUB checks before it uses any of them.
@@ -91,11 +92,17 @@ impl PayloadInput<'_> {
             let hashes: String = files.iter().map(|(name, bytes)| format!("{}  {name}\n", Sha256::of(bytes))).collect();
             let path = half.join("boot.fat");
             let mut out = File::create_new(&path).map_err(BuildError::io("make", &path))?;
-            let spec = FatSpec { size: Sizes::default().boot, sector: SectorSize::S4096, label: "SIRIS_BOOT", volume_id: 0x5149_5249 };
+            let spec = FatSpec {
+                size: Sizes::default().boot,
+                sector: SectorSize::S4096,
+                label: "SIRIS_BOOT",
+                volume_id: 0x5149_5249,
+            };
             out.set_len(spec.size.bytes()).map_err(BuildError::io("size", &path))?;
             let mut readers: Vec<(&str, &[u8])> = files.to_vec();
             readers.push(("hashes", hashes.as_bytes()));
-            let mut fat_files: Vec<FatFile<'_>> = readers.iter_mut().map(|(path, content)| FatFile { path, content }).collect();
+            let mut fat_files: Vec<FatFile<'_>> =
+                readers.iter_mut().map(|(path, content)| FatFile { path, content }).collect();
             fat::build(&mut out, &spec, &mut fat_files, Zeros::Skip).map_err(|e| fault("the boot image", e))?;
             step.done(format!("kernel {}, initrd {}", megabytes(kernel.len() as u64), megabytes(initrd.len() as u64)));
             Ok(())
@@ -105,7 +112,8 @@ impl PayloadInput<'_> {
     /// The manifest of this payload.
     fn manifest(&self, boot: &Layer) -> Result<Manifest, BuildError> {
         let member = |path: &Path| -> Result<Member, BuildError> {
-            let sha256 = Sha256::of_reader(&mut BufReader::with_capacity(1 << 20, open(path)?)).map_err(BuildError::io("read", path))?;
+            let sha256 = Sha256::of_reader(&mut BufReader::with_capacity(1 << 20, open(path)?))
+                .map_err(BuildError::io("read", path))?;
             let size = fs::metadata(path).map_err(BuildError::io("look at", path))?.len();
             Ok(Member { size: ByteSize::from_bytes(size), sha256 })
         };
@@ -161,7 +169,15 @@ impl PayloadInput<'_> {
     ///
     /// # Errors
     /// When something cannot be written; nothing is then under a final name that was not there before.
-    pub fn artefacts(&self, boot: &Layer, key: &SecretKey, sbom: &str, out: &Path, cache: &Cache, progress: &Progress) -> Result<Artefacts, BuildError> {
+    pub fn artefacts(
+        &self,
+        boot: &Layer,
+        key: &SecretKey,
+        sbom: &str,
+        out: &Path,
+        cache: &Cache,
+        progress: &Progress,
+    ) -> Result<Artefacts, BuildError> {
         let artefacts = Artefacts::new(out, &self.profile.name, self.version);
         let state = self.state_image(cache)?;
         let stamp = Key::new()
@@ -184,7 +200,8 @@ impl PayloadInput<'_> {
         let bytes = self.manifest(boot)?.to_bytes().map_err(|e| fault("the manifest", e))?;
         let signatures = SignatureFile::new(vec![key.sign(&bytes)]).to_bytes();
         let policy = Policy { allow_development: true, min_epoch: Epoch(1) };
-        let signed = SignedManifest::verify(&bytes, &signatures, std::slice::from_ref(key.public()), policy).map_err(|e| fault("the manifest", e))?;
+        let signed = SignedManifest::verify(&bytes, &signatures, std::slice::from_ref(key.public()), policy)
+            .map_err(|e| fault("the manifest", e))?;
         self.disk(&signed, boot, &state, &artefacts.raw)?;
         write_atomic(&artefacts.manifest, &bytes)?;
         write_atomic(&artefacts.signature, &signatures)?;
@@ -206,7 +223,8 @@ impl PayloadInput<'_> {
 
     /// The state partition: a file system with the install-time defaults of the profile.
     fn state_image(&self, cache: &Cache) -> Result<Layer, BuildError> {
-        let layout = Layout::plan(self.profile.raw_size, SectorSize::S512, &self.sizes(), &self.guids()).map_err(|e| fault("the disk layout", e))?;
+        let layout = Layout::plan(self.profile.raw_size, SectorSize::S512, &self.sizes(), &self.guids())
+            .map_err(|e| fault("the disk layout", e))?;
         let size = layout.len(Part::State);
         let settings = format!("schema = 1\nrole = \"{}\"\n", self.profile.role.as_str());
         let key = Key::new()
@@ -239,16 +257,27 @@ impl PayloadInput<'_> {
     fn disk(&self, signed: &SignedManifest, boot: &Layer, state: &Layer, path: &Path) -> Result<(), BuildError> {
         let half = path.with_extension("raw.half");
         let written = || -> Result<(), BuildError> {
-            let mut file = File::options().read(true).write(true).create(true).truncate(true).open(&half).map_err(BuildError::io("make", &half))?;
+            let mut file = File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .open(&half)
+                .map_err(BuildError::io("make", &half))?;
             file.set_len(self.profile.raw_size.bytes()).map_err(BuildError::io("size", &half))?;
             let grub = |name: &str| read(&self.grub.path.join(name));
             let (boot_img, core_img, efi) = (grub("boot.img")?, grub("core.img")?, grub("BOOTX64.EFI")?);
             let config = read(&self.root.path.join("grub.cfg"))?;
             let (mut efi, mut config) = (&efi[..], &config[..]);
-            let reader = |path: &Path| -> Result<Box<dyn Read>, BuildError> { Ok(Box::new(BufReader::with_capacity(1 << 20, open(path)?))) };
+            let reader = |path: &Path| -> Result<Box<dyn Read>, BuildError> {
+                Ok(Box::new(BufReader::with_capacity(1 << 20, open(path)?)))
+            };
             let mut state = reader(&state.path.join("state.ext4"))?;
-            let (mut tree, mut boot, mut root) =
-                (reader(&self.root.path.join("root.tree"))?, reader(&boot.path.join("boot.fat"))?, reader(&self.root.path.join("root.erofs"))?);
+            let (mut tree, mut boot, mut root) = (
+                reader(&self.root.path.join("root.tree"))?,
+                reader(&boot.path.join("boot.fat"))?,
+                reader(&self.root.path.join("root.erofs"))?,
+            );
             let input = ComposeInput {
                 sector: SectorSize::S512,
                 sizes: self.sizes(),

@@ -224,8 +224,9 @@ impl Profiles {
             return Err(ProfileError::Unknown { name: name.to_owned(), path, known: self.names() });
         }
         let text = fs::read_to_string(&path).map_err(|source| ProfileError::Read { path: path.clone(), source })?;
-        let table: toml::Table =
-            text.parse().map_err(|e: toml::de::Error| ProfileError::Syntax { path: path.clone(), message: e.to_string() })?;
+        let table: toml::Table = text
+            .parse()
+            .map_err(|e: toml::de::Error| ProfileError::Syntax { path: path.clone(), message: e.to_string() })?;
         Ok(RawProfile::read(Section::new(format!("{name}.toml: "), table, faults), faults))
     }
 }
@@ -419,5 +420,8 @@ fn is_package(name: &str) -> bool {
 }
 
 fn is_absolute(path: &str) -> bool {
-    path.len() > 1 && path.starts_with('/') && !path.ends_with('/') && path[1..].split('/').all(|part| !part.is_empty() && part != "." && part != "..")
+    path.len() > 1
+        && path.starts_with('/')
+        && !path.ends_with('/')
+        && path[1..].split('/').all(|part| !part.is_empty() && part != "." && part != "..")
 }

@@ -4,7 +4,6 @@
 //! its verity tree.
 //! Never: changes the base layer. The two are seen as one through an overlay while the image is written.
 
-
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Write as _};
 use std::os::unix::fs::PermissionsExt;
@@ -60,7 +59,10 @@ impl RootInput<'_> {
             .with("zfs", self.zfs.digest)
             .with("agent", self.agent.digest)
             .with("grub", self.grub.digest)
-            .with("lists", format!("{:?}{:?}{:?}{:?}{:?}{:?}", p.remove, p.enable, p.disable, p.mask, p.persist, p.volatile))
+            .with(
+                "lists",
+                format!("{:?}{:?}{:?}{:?}{:?}{:?}", p.remove, p.enable, p.disable, p.mask, p.persist, p.volatile),
+            )
             .with("health", format!("{:?}{}", p.health_units, p.state_free_min));
         for tree in &p.trees {
             key = key.with_files(&self.profiles.join(tree))?;
@@ -92,7 +94,17 @@ impl RootInput<'_> {
                 .clean_env()
                 .env("SOURCE_DATE_EPOCH", self.epoch.to_string())
                 .env("TZ", "UTC")
-                .args(["-euo", "pipefail", "-c", ASSEMBLE, "root", self.kernel, &uuid, &self.epoch.to_string(), &remove])
+                .args([
+                    "-euo",
+                    "pipefail",
+                    "-c",
+                    ASSEMBLE,
+                    "root",
+                    self.kernel,
+                    &uuid,
+                    &self.epoch.to_string(),
+                    &remove,
+                ])
                 .args([&self.profile.enable, &self.profile.mask, &self.profile.disable].map(|units| units.join(" ")))
                 .in_root(&root)
                 .log(&log)
@@ -172,7 +184,8 @@ fn hash_tree(dir: &Path, salt: &Sha256, uuid: &str) -> Result<u64, BuildError> {
     let mut tree = BufWriter::new(File::create(&tree_path).map_err(BuildError::io("make", &tree_path))?);
     let uuid = uuid.parse().map_err(|e| payload(format!("{uuid}: {e}")))?;
     let salt = Salt::from_bytes(*salt.as_bytes());
-    let verity = verity::build(BufReader::with_capacity(1 << 20, image), size, salt, uuid, &mut tree).map_err(|e| payload(e.to_string()))?;
+    let verity = verity::build(BufReader::with_capacity(1 << 20, image), size, salt, uuid, &mut tree)
+        .map_err(|e| payload(e.to_string()))?;
     tree.flush().map_err(BuildError::io("write", &tree_path))?;
     let json = serde_json::to_string(&verity).map_err(|e| payload(e.to_string()))?;
     let path = dir.join("verity.json");
@@ -273,11 +286,13 @@ fn copy_tree(from: &Path, to: &Path) -> Result<(), BuildError> {
             let link = fs::read_link(&source).map_err(BuildError::io("read", &source))?;
             std::os::unix::fs::symlink(link, &target).map_err(BuildError::io("link", &target))?;
         } else {
-            let executable = fs::metadata(&source).map_err(BuildError::io("look at", &source))?.permissions().mode() & 0o111 != 0;
+            let executable =
+                fs::metadata(&source).map_err(BuildError::io("look at", &source))?.permissions().mode() & 0o111 != 0;
             // Never `fs::copy`: it would take the source's mode along.
             put(&target, &fs::read(&source).map_err(BuildError::io("read", &source))?)?;
             if executable {
-                fs::set_permissions(&target, fs::Permissions::from_mode(0o755)).map_err(BuildError::io("set the mode of", &target))?;
+                fs::set_permissions(&target, fs::Permissions::from_mode(0o755))
+                    .map_err(BuildError::io("set the mode of", &target))?;
             }
         }
     }

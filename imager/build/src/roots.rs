@@ -122,14 +122,16 @@ fn stand_in(dir: &Path, epoch: u64) -> Result<PathBuf, BuildError> {
     let control = tree.join("DEBIAN/control");
     fs::create_dir_all(tree.join("DEBIAN")).map_err(BuildError::io("make", &tree))?;
     for path in [&tree, &tree.join("DEBIAN")] {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).map_err(BuildError::io("set the mode of", path))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+            .map_err(BuildError::io("set the mode of", path))?;
     }
     let text = format!(
         "Package: {STAND_IN}\nVersion: 1\nArchitecture: all\nMaintainer: SIRIS OS\nProvides: linux-initramfs-tool\n\
          Description: stands in for an initrd tool\n"
     );
     fs::write(&control, text).map_err(BuildError::io("write", &control))?;
-    fs::set_permissions(&control, fs::Permissions::from_mode(0o644)).map_err(BuildError::io("set the mode of", &control))?;
+    fs::set_permissions(&control, fs::Permissions::from_mode(0o644))
+        .map_err(BuildError::io("set the mode of", &control))?;
     let file = dir.join(format!("{STAND_IN}_1_all.deb"));
     Cmd::new(Tool::DpkgDeb)
         .env("SOURCE_DATE_EPOCH", epoch.to_string())

@@ -163,7 +163,10 @@ impl Root {
     /// A root with the host's `/dev`, `/proc`, `/sys`, name resolution and nothing else bound in.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let root = Root { path: path.into(), binds: Vec::new() };
-        root.bind("/dev", "/dev").bind("/proc", "/proc").bind("/sys", "/sys").bind("/etc/resolv.conf", "/etc/resolv.conf")
+        root.bind("/dev", "/dev")
+            .bind("/proc", "/proc")
+            .bind("/sys", "/sys")
+            .bind("/etc/resolv.conf", "/etc/resolv.conf")
     }
 
     /// Also binds `from` of the host to `to` inside; `to` is made if absent.
@@ -267,7 +270,11 @@ impl Cmd {
         };
         command.args(&self.args);
         if self.clean_env {
-            command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C.UTF-8").env("HOME", "/root");
+            command
+                .env_clear()
+                .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+                .env("LC_ALL", "C.UTF-8")
+                .env("HOME", "/root");
         }
         command.envs(self.env.iter().map(|(k, v)| (k, v)));
         if let Some(dir) = &self.cwd {
