@@ -16,6 +16,7 @@ pub mod run;
 pub mod settings;
 pub mod slots;
 pub mod support;
+pub mod ticker;
 pub mod units;
 
 /// An error with its sources, in one line.

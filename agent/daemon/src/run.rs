@@ -13,6 +13,7 @@ use crate::agent::{Agent, POOLS_UNIT};
 use crate::bus::{self, Authority, Publisher};
 use crate::notify::{Notifier, watchdog_period};
 use crate::root::Root;
+use crate::ticker::Ticker;
 use crate::units::{self, Watch};
 
 /// How often the state partition is looked at where no watchdog asks.
@@ -32,24 +33,24 @@ pub async fn serve(connection: Connection, root: Root, zfs: Arc<dyn Zfs>, author
         tokio::spawn(follow(watch, unit, agent.clone(), publisher.clone()));
     }
     publisher.publish_health().await?;
-    notifier.send("READY=1");
+    let mut status = status_line(&agent);
+    notifier.send(&format!("READY=1\n{status}"));
 
     let mut end = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut tick = tokio::time::interval(watchdog_period().unwrap_or(PERIOD));
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut said = String::new();
+    let ticker = Ticker::new(watchdog_period().unwrap_or(PERIOD))?;
     loop {
         tokio::select! {
-            _ = tick.tick() => {
+            ticked = ticker.tick() => {
+                ticked?;
                 agent.look_at_state();
                 publisher.publish_health().await?;
-                let status = format!("STATUS=health {}", agent.shown().verdict.health);
-                if said == status {
+                let now = status_line(&agent);
+                if now == status {
                     notifier.send("WATCHDOG=1");
                 } else {
-                    notifier.send(&format!("WATCHDOG=1\n{status}"));
-                    said = status;
+                    notifier.send(&format!("WATCHDOG=1\n{now}"));
+                    status = now;
                 }
             }
             () = connection.closed() => anyhow::bail!("the bus closed the connection"),
@@ -59,6 +60,10 @@ pub async fn serve(connection: Connection, root: Root, zfs: Arc<dyn Zfs>, author
     }
     notifier.send("STOPPING=1");
     Ok(())
+}
+
+fn status_line(agent: &Agent) -> String {
+    format!("STATUS=health {}", agent.shown().verdict.health)
 }
 
 /// Looks at every unit of interest, and listens from then on.

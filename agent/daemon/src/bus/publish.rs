@@ -74,14 +74,15 @@ impl Publisher {
         }
         let turn = self.turns.taken.fetch_add(1, Ordering::SeqCst) + 1;
         let agent = self.agent.clone();
-        let before = agent.shown().expected;
+        let before = expected(&agent.shown());
         let changes = tokio::task::spawn_blocking(move || agent.look_at_pools()).await;
         *done = turn;
         // The task does not panic, and is not cancelled while the runtime runs.
         self.publish_pools(changes.unwrap_or_default()).await?;
         let shown = self.agent.shown();
-        if shown.expected != before {
-            let changed = HashMap::from([("ExpectedPools", Variant::from(expected(&shown)))]);
+        let now = expected(&shown);
+        if now != before {
+            let changed = HashMap::from([("ExpectedPools", Variant::from(now))]);
             self.changed(ROOT_PATH, MANAGER_INTERFACE, changed).await?;
         }
         self.publish_health().await
