@@ -110,7 +110,8 @@ fn contract(bench: &Bench<'_>) -> Result<()> {
 
 fn over_ssh(bench: &Bench<'_>) -> Result<()> {
     let checkout = bench.lab.repository();
-    Cmd::new(Tool::Cargo).args(["build", "--quiet", "--package", "sirisctl"]).cwd(checkout).run()?;
+    // With the whole workspace's features, as `cargo test` has compiled it just before.
+    Cmd::new(Tool::Cargo).args(["build", "--quiet", "--workspace", "--bin", "sirisctl"]).cwd(checkout).run()?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout.join("target"), Into::into);
     let sirisctl = bench.dir().join("sirisctl");
     fs::copy(target.join("debug/sirisctl"), &sirisctl)?;
