@@ -25,6 +25,9 @@ pub const BOOT: Duration = Duration::from_secs(420);
 /// What the boot loader says when it gives up.
 pub const NOTHING_BOOTS: &str = "SIRIS: no slot of this disk can be booted";
 
+/// What a kernel says first on the console, and what its init does where the kernel is told to be quiet.
+pub const KERNEL_STARTED: &[&str] = &["Linux version", "Created slice", "Expecting device", "Reached target"];
+
 /// A port of the loopback that nothing listens on now.
 ///
 /// # Errors

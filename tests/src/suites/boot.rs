@@ -10,7 +10,7 @@ use crate::disk::Partitions;
 use crate::lab::Bench;
 use crate::machine::{Bus, Firmware, Spec};
 use crate::slots;
-use crate::vm::{BOOT, Machine, Vm};
+use crate::vm::{BOOT, KERNEL_STARTED, Machine, Vm};
 
 const GROUP: &str = "boot";
 
@@ -88,7 +88,7 @@ fn boot_loader_is_locked(bench: &Bench<'_>) -> Result<()> {
     for _ in 0..10 {
         vm.serial.type_text("ec\u{1b}e\u{3}c\n")?;
     }
-    vm.serial.wait("Linux version", BOOT).context("the kernel's start after the keys")?;
+    vm.serial.wait_any(KERNEL_STARTED, BOOT).context("the kernel's start after the keys")?;
     let said = vm.serial.text();
     ensure!(!said.contains("grub>"), "the boot loader's shell opened");
     ensure!(!said.contains("linux /") && !said.contains("Minimum Emacs"), "the boot loader's editor opened");

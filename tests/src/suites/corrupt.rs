@@ -11,7 +11,7 @@ use crate::deadline;
 use crate::lab::Bench;
 use crate::machine::{Bus, Firmware, Spec};
 use crate::slots::{self, COLD_FILE, Piece};
-use crate::vm::{BOOT, Machine, NOTHING_BOOTS, Vm};
+use crate::vm::{BOOT, KERNEL_STARTED, Machine, NOTHING_BOOTS, Vm};
 
 const GROUP: &str = "corrupt";
 
@@ -96,7 +96,8 @@ fn stays_halted(vm: &mut Vm<'_>) -> Result<()> {
     }
     let rest = deadline::until(Duration::from_secs(20), "anything after the halt", || {
         let said = vm.serial.since_mark();
-        Ok((said.contains("SIRIS") || said.contains("grub>") || said.contains("Linux version")).then_some(said))
+        let signs = ["SIRIS", "grub>"].iter().chain(KERNEL_STARTED).any(|sign| said.contains(sign));
+        Ok(signs.then_some(said))
     });
     match rest {
         Ok(said) => bail!("it went on after the halt: {said}"),
@@ -138,11 +139,12 @@ fn cold_block(bench: &Bench<'_>) -> Result<()> {
 fn power_flaps(bench: &Bench<'_>) -> Result<()> {
     let mut vm = Machine::new(bench, spec(bench)?)?.start()?;
     for flap in 1..=3 {
-        vm.serial.wait("Linux version", BOOT).with_context(|| format!("boot {flap}"))?;
+        vm.serial.wait_any(KERNEL_STARTED, BOOT).with_context(|| format!("boot {flap}"))?;
         vm.reset()?;
     }
     // It may have given up once; the next power-on must then do.
-    if vm.serial.wait_any(&["Linux version", HALTED], BOOT)? == 1 {
+    let signs: Vec<&str> = [HALTED].iter().chain(KERNEL_STARTED).copied().collect();
+    if vm.serial.wait_any(&signs, BOOT)? == 0 {
         vm.reset()?;
     }
     vm.wait_healthy()
