@@ -10,6 +10,7 @@ use siris_agent::bus::Authority;
 use siris_agent::gate::{self, Patience};
 use siris_agent::host_keys::ensure_host_key;
 use siris_agent::pools::import::{Outcome, import_pools};
+use siris_agent::pools::memory;
 use siris_agent::provision::{self, Credentials};
 use siris_agent::root::Root;
 use siris_agent::{observe, run, slots};
@@ -90,7 +91,9 @@ fn main() -> anyhow::Result<()> {
         }
         Some(Command::ImportPools { wait }) => {
             // Disks that are known by now are looked at by udev first; later ones are waited for below.
-            if let Err(error) = Cmd::new(Tool::Udevadm).args(["settle", "--timeout=30"]).run() {
+            // A box without pools has nothing to wait for.
+            let expects = memory::load(&root).is_ok_and(|memory| !memory.is_empty());
+            if expects && let Err(error) = Cmd::new(Tool::Udevadm).args(["settle", "--timeout=30"]).run() {
                 eprintln!("{error}");
             }
             let outcome = import_pools(&root, &OpenZfs, Duration::from_secs(wait), &mut std::thread::sleep)?;
