@@ -12,7 +12,7 @@ for word in $(cat /proc/cmdline); do
 done
 [ -n "$state" ] || { echo "siris: the kernel command line names no state partition (siris.state=)"; exit 1; }
 device=/dev/disk/by-partuuid/$state
-udevadm wait --timeout=60 "$device" || { echo "siris: no disk has the state partition $state"; exit 1; }
+udevadm wait --timeout=120 "$device" || { echo "siris: no disk has the state partition $state"; exit 1; }
 
 # 0: clean, 1: mended. Anything else is beyond what may be done unattended.
 code=0
