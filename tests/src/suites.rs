@@ -40,7 +40,7 @@ pub(crate) const EXTRA_ADDRESS: &str = "10.0.2.77";
 /// The machine most cases run on: four blank disks, and a credential of each kind.
 pub(crate) fn standard_spec(lab: &Lab) -> Result<Spec> {
     let network = format!("[Match]\nName=en*\n[Network]\nDHCP=yes\nAddress={EXTRA_ADDRESS}/24\n");
-    Ok(Spec::bare(Firmware::Bios, Bus::Virtio)
+    Ok(Spec::bare(Firmware::Bios, Bus::Sata)
         .with("ssh.authorized_keys.root", &lab.public_key()?)
         .with("passwd.hashed-password.root", PASSWORD_HASH)
         .with("network.network.10-siris-tests", &network)

@@ -26,10 +26,10 @@ pub fn cases() -> Vec<Case> {
     ];
     for (firmware, firmware_name) in [(Firmware::Bios, "BIOS"), (Firmware::Uefi, "UEFI")] {
         for (bus, bus_name) in [(Bus::Virtio, "virtio"), (Bus::Sata, "SATA"), (Bus::Nvme, "NVMe")] {
-            let tier = match (firmware, bus) {
-                (Firmware::Bios, Bus::Sata) | (Firmware::Uefi, Bus::Nvme) => Tier::Quick,
-                _ => Tier::Full,
-            };
+            // The quick sample sees the other firmware and the other buses: the standard machine is BIOS and SATA,
+            // the one nobody gets in to is BIOS and virtio.
+            let sampled = (firmware, bus) == (Firmware::Uefi, Bus::Nvme);
+            let tier = if sampled { Tier::Quick } else { Tier::Full };
             let name = format!("boots under {firmware_name} from a {bus_name} disk and is healthy");
             cases.push(Case::quick(GROUP, name, move |bench| boots(bench, firmware, bus)).in_tier(tier));
         }
@@ -112,7 +112,8 @@ fn state_grows(bench: &Bench<'_>) -> Result<()> {
     const MIB: u64 = 1 << 20;
     let vm = standard(bench)?;
     let start = Partitions::of(bench.lab.image().path())?.range("siris-state")?.start;
-    let disk: u64 = vm.guest.ok("blockdev --getsize64 /dev/disk/by-id/virtio-os")?.parse()?;
+    let whole = "/dev/$(lsblk -ndo PKNAME /dev/disk/by-partlabel/siris-state)";
+    let disk: u64 = vm.guest.ok(&format!("blockdev --getsize64 {whole}"))?.parse()?;
     let partition: u64 = vm.guest.ok("blockdev --getsize64 /dev/disk/by-partlabel/siris-state")?.parse()?;
     ensure!(partition + start + 4 * MIB > disk, "the partition has {partition} bytes from {start} on a disk of {disk}");
     let file_system: u64 = vm.guest.ok("findmnt -bno SIZE /state")?.parse()?;
