@@ -162,7 +162,7 @@ pub fn locate(lab: &Lab, piece: Piece) -> Result<u64> {
     let root = Partitions::of(lab.image().path())?.range("siris-a")?.start;
     let tree = root + manifest(lab)?.verity.data_len();
     match piece {
-        Piece::VeritySuperblock => Ok(tree + 16),
+        Piece::VeritySuperblock => Ok(tree),
         Piece::ErofsSuperblock => Ok(root + 1024 + 4),
         Piece::TreeLevel(level) => {
             let levels = tree_levels(manifest(lab)?.verity.data_blocks);
