@@ -201,18 +201,20 @@ impl<'a> Bench<'a> {
     /// When one cannot be copied.
     pub fn keep_logs(&self, to: &Path) -> Result<Vec<PathBuf>> {
         let mut kept = Vec::new();
-        for number in 1..=self.machines.get() {
-            for name in ["serial.log", "qemu.log", "ssh.log"] {
-                let from = self.dir().join(number.to_string()).join(name);
-                if fs::metadata(&from).is_ok_and(|meta| meta.len() > 0) {
-                    fs::create_dir_all(to)?;
-                    let log = to.join(format!("{number}-{name}"));
-                    fs::copy(&from, &log)?;
-                    kept.push(log);
-                }
-            }
+        for from in self.logs() {
+            let name = from.strip_prefix(self.dir()).unwrap_or(&from).to_string_lossy().replace('/', "-");
+            fs::create_dir_all(to)?;
+            fs::copy(&from, to.join(&name))?;
+            kept.push(to.join(name));
         }
         Ok(kept)
+    }
+
+    /// The logs of the case's machines that say something.
+    pub fn logs(&self) -> Vec<PathBuf> {
+        let machines = (1..=self.machines.get()).map(|number| self.dir().join(number.to_string()));
+        let logs = machines.flat_map(|dir| ["serial.log", "qemu.log", "ssh.log"].map(|name| dir.join(name)));
+        logs.filter(|log| fs::metadata(log).is_ok_and(|meta| meta.len() > 0)).collect()
     }
 }
 
