@@ -22,13 +22,15 @@ const NEEDED: &[Tool] = &[
 /// Without it the archive's signatures cannot be checked.
 const KEYRING: (&str, &str) = ("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring");
 
+/// With it a test builds a day later than it is.
+const SHIFTED_CLOCK: (&str, &str) = ("/usr/bin/faketime", "faketime");
+
 /// The Debian packages this host lacks.
 pub fn missing() -> Vec<&'static str> {
     let mut packages: Vec<&str> =
         NEEDED.iter().filter(|tool| !tool.is_present(None)).map(|tool| tool.package()).collect();
-    if !std::path::Path::new(KEYRING.0).exists() {
-        packages.push(KEYRING.1);
-    }
+    let files = [KEYRING, SHIFTED_CLOCK].into_iter();
+    packages.extend(files.filter(|(file, _)| !std::path::Path::new(file).exists()).map(|(_, package)| package));
     packages.sort_unstable();
     packages.dedup();
     packages

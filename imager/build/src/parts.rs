@@ -166,7 +166,8 @@ test -e "/siris/zfs/modules/$1/extra/zfs.ko"
 rm -rf /siris/zfs/sources"#;
 
 /// The paths are the same whatever the checkout, so that the binaries are.
-const BUILD_AGENT: &str = r#"export PATH=/siris/rust/bin:$PATH CARGO_HOME=/siris/cargo CARGO_TARGET_DIR=/siris/target
+const BUILD_AGENT: &str = r#"unset LD_PRELOAD # see siris_host::cmd
+export PATH=/siris/rust/bin:$PATH CARGO_HOME=/siris/cargo CARGO_TARGET_DIR=/siris/target
 export RUSTFLAGS="--remap-path-prefix=/siris/checkout=. --remap-path-prefix=/siris/cargo=cargo --remap-path-prefix=/siris/rust=rust"
 cd /siris/checkout
 cargo build --release --offline --locked -p siris-agent -p sirisctl --features siris-agent/libzetta
@@ -178,8 +179,10 @@ $sirisctl completions bash > /siris/out/root/usr/share/bash-completion/completio
 $sirisctl man /siris/out/root/usr/share/man/man1"#;
 
 /// `$1`: kernel release. Fails where dracut only complains.
-const MAKE_INITRD: &str = r#"work=$(mktemp -d); trap 'rm -rf "$work" /usr/lib/dracut/modules.d/90siris' EXIT
-rm -rf /usr/lib/dracut/modules.d/90siris
+const MAKE_INITRD: &str = r#"unset LD_PRELOAD # dracut would take the library along
+# A fixed place: its name is written into the initrd.
+work=/siris/initrd-work; trap 'rm -rf "$work" /usr/lib/dracut/modules.d/90siris' EXIT
+rm -rf "$work" /usr/lib/dracut/modules.d/90siris; mkdir "$work"
 cp -r --no-preserve=all /siris/90siris /usr/lib/dracut/modules.d/90siris
 chmod 755 /usr/lib/dracut/modules.d/90siris/*.sh
 dracut --force --no-hostonly --no-hostonly-cmdline --no-hostonly-i18n --reproducible --kver "$1" --tmpdir "$work" \

@@ -194,6 +194,9 @@ shift
 exec chroot "$root" "$@"
 "#;
 
+/// What libfaketime is told by.
+const SHIFTED_CLOCK: [&str; 4] = ["FAKETIME", "LD_PRELOAD", "NO_FAKE_STAT", "FAKETIME_DONT_FAKE_MONOTONIC"];
+
 /// A command being put together.
 #[derive(Debug)]
 pub struct Cmd {
@@ -231,6 +234,8 @@ impl Cmd {
     }
 
     /// Starts from an empty environment but for PATH, so that what is built does not depend on the caller's.
+    ///
+    /// A clock shifted with libfaketime (`FAKETIME` is set) stays shifted: so a test shows that it does not matter.
     pub fn clean_env(mut self) -> Self {
         self.clean_env = true;
         self
@@ -275,6 +280,15 @@ impl Cmd {
                 .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
                 .env("LC_ALL", "C.UTF-8")
                 .env("HOME", "/root");
+            if std::env::var_os("FAKETIME").is_some() {
+                command.envs(
+                    std::env::vars_os().filter(|(key, _)| SHIFTED_CLOCK.contains(&key.to_string_lossy().as_ref())),
+                );
+            }
+        }
+        if matches!(self.tool, Tool::Cargo | Tool::Rustc) {
+            // The compiler's allocator and libfaketime wait for each other for ever; what it makes has no date.
+            command.env_remove("LD_PRELOAD");
         }
         command.envs(self.env.iter().map(|(k, v)| (k, v)));
         if let Some(dir) = &self.cwd {
