@@ -5,6 +5,7 @@
 //! go out through `Write`. It opens no file, knows no slot and no disk, and never uses a payload byte before the
 //! manifest that names it was verified.
 
+pub mod bundle;
 pub mod digest;
 pub mod keys;
 pub mod manifest;
@@ -13,8 +14,9 @@ pub mod size;
 pub mod verity;
 pub mod version;
 
+pub use bundle::Bundle;
 pub use digest::{HashingReader, HashingWriter, Sha256};
-pub use manifest::Manifest;
+pub use manifest::{Manifest, MemberKind};
 pub use signature::SignedManifest;
 pub use size::ByteSize;
 pub use version::Version;

@@ -102,6 +102,31 @@ impl FromStr for BuildTime {
 
 text_serde!(BuildTime);
 
+/// A member of the payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MemberKind {
+    /// The hash tree.
+    Tree,
+    /// The boot partition's image.
+    Boot,
+    /// The root image.
+    Root,
+}
+
+impl MemberKind {
+    /// All, in the order in which a bundle carries them.
+    pub const ALL: [MemberKind; 3] = [MemberKind::Tree, MemberKind::Boot, MemberKind::Root];
+
+    /// Its name in a bundle.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            MemberKind::Tree => "tree",
+            MemberKind::Boot => "boot",
+            MemberKind::Root => "root",
+        }
+    }
+}
+
 /// Size and digest of one member of the payload, uncompressed: what ends up on the disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -237,6 +262,15 @@ impl Manifest {
         match manifest.faults() {
             faults if faults.is_empty() => Ok(manifest),
             faults => Err(ManifestError::Faults(faults)),
+        }
+    }
+
+    /// What it says of one member.
+    pub fn member(&self, kind: MemberKind) -> &Member {
+        match kind {
+            MemberKind::Tree => &self.tree,
+            MemberKind::Boot => &self.boot,
+            MemberKind::Root => &self.root,
         }
     }
 

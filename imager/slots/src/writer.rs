@@ -9,7 +9,7 @@
 use std::io::{self, Read, SeekFrom};
 
 use siris_ibu::digest::Hasher;
-use siris_ibu::manifest::{Member, TRAILER};
+use siris_ibu::manifest::{Member, MemberKind, TRAILER};
 use siris_ibu::verity::{self, VerityError};
 use siris_ibu::{ByteSize, Class, Sha256, SignedManifest};
 
@@ -21,31 +21,6 @@ use crate::trailer;
 /// Bytes of the boot image that are written last: its boot sector, whatever the sector size.
 const HEAD: u64 = 4096;
 const BUFFER: usize = 1 << 20;
-
-/// A member of a payload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MemberKind {
-    /// The hash tree.
-    Tree,
-    /// The boot partition's image.
-    Boot,
-    /// The root image.
-    Root,
-}
-
-impl MemberKind {
-    /// All, in the order in which a bundle carries them.
-    pub const ALL: [MemberKind; 3] = [MemberKind::Tree, MemberKind::Boot, MemberKind::Root];
-
-    /// Its name in a bundle.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            MemberKind::Tree => "tree",
-            MemberKind::Boot => "boot",
-            MemberKind::Root => "root",
-        }
-    }
-}
 
 /// Why a slot was not written. It is empty then.
 #[derive(Debug, thiserror::Error)]
