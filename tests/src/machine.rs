@@ -2,7 +2,7 @@
 //!
 //! Pure: the same specification always gives the same arguments, and names the same snapshot.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What starts the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,28 @@ impl Credential {
     }
 }
 
+/// How a machine sees an installer's medium.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carrier {
+    /// A CD drive on USB, as a BMC emulates it.
+    UsbCd,
+    /// A CD drive on AHCI.
+    SataCd,
+    /// A USB stick.
+    UsbDisk,
+}
+
+/// An installer's medium in a machine. The machine starts from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Medium {
+    /// What it looks like.
+    pub carrier: Carrier,
+    /// The image.
+    pub path: PathBuf,
+    /// Bytes a second that it is read with at most.
+    pub rate: Option<u32>,
+}
+
 /// A machine: everything that decides what a guest sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spec {
@@ -62,12 +84,14 @@ pub struct Spec {
     pub data_disks_mib: Vec<u32>,
     /// What it is told from outside.
     pub credentials: Vec<Credential>,
+    /// The medium it starts from, before its OS disk.
+    pub medium: Option<Medium>,
 }
 
 impl Spec {
     /// A machine nobody can log in to: 2 GiB, a 16 GiB disk, no data disks, no credentials.
     pub fn bare(firmware: Firmware, bus: Bus) -> Self {
-        Spec { firmware, bus, memory_mib: 2048, disk_gib: 16, data_disks_mib: Vec::new(), credentials: Vec::new() }
+        Spec { firmware, bus, memory_mib: 2048, disk_gib: 16, data_disks_mib: Vec::new(), credentials: Vec::new(), medium: None }
     }
 
     /// The same machine with one more credential.
@@ -81,6 +105,13 @@ impl Spec {
     #[must_use]
     pub fn with_data_disks(mut self, sizes_mib: &[u32]) -> Self {
         self.data_disks_mib = sizes_mib.to_vec();
+        self
+    }
+
+    /// The same machine with a medium in it.
+    #[must_use]
+    pub fn with_medium(mut self, carrier: Carrier, path: &Path) -> Self {
+        self.medium = Some(Medium { carrier, path: path.to_owned(), rate: None });
         self
     }
 
@@ -129,14 +160,26 @@ impl Spec {
         add(
             "-device",
             match self.bus {
-                Bus::Virtio => "virtio-blk-pci,drive=os,serial=os,bootindex=0".into(),
-                Bus::Sata => "ide-hd,drive=os,bus=ide.0,serial=os,bootindex=0".into(),
-                Bus::Nvme => "nvme,drive=os,serial=os,bootindex=0".into(),
+                Bus::Virtio => "virtio-blk-pci,drive=os,serial=os,bootindex=1".into(),
+                Bus::Sata => "ide-hd,drive=os,bus=ide.0,serial=os,bootindex=1".into(),
+                Bus::Nvme => "nvme,drive=os,serial=os,bootindex=1".into(),
             },
         );
         for number in 0..self.data_disks_mib.len() {
             add("-drive", drive(&format!("data{number}")));
             add("-device", format!("virtio-blk-pci,drive=data{number},serial=data{number}"));
+        }
+        if let Some(Medium { carrier, path, rate }) = &self.medium {
+            let kind = if *carrier == Carrier::UsbDisk { "disk" } else { "cdrom" };
+            let rate = rate.map(|rate| format!(",throttling.bps-read={rate}")).unwrap_or_default();
+            add("-drive", format!("if=none,id=medium,media={kind},format=raw,readonly=on,file={}{rate}", path.display()));
+            match carrier {
+                Carrier::SataCd => add("-device", "ide-cd,drive=medium,bus=ide.1,bootindex=0".into()),
+                Carrier::UsbCd | Carrier::UsbDisk => {
+                    add("-device", "qemu-xhci,id=usb".into());
+                    add("-device", "usb-storage,id=stick,bus=usb.0,drive=medium,bootindex=0".into());
+                }
+            }
         }
         for Credential { name, value } in &self.credentials {
             // A comma ends a value of QEMU's unless it is doubled; base64 has none.

@@ -55,6 +55,16 @@ impl<'a> Machine<'a> {
         Machine::over(bench, spec, &image)
     }
 
+    /// A machine whose OS disk is blank.
+    ///
+    /// # Errors
+    /// When its disks cannot be made.
+    pub fn blank(bench: &Bench<'a>, spec: Spec) -> Result<Self> {
+        let machine = Machine::placed(bench, spec)?;
+        disk::blank(machine.lab, &machine.disk("os"), machine.spec.disk_gib * 1024)?;
+        machine.with_other_disks()
+    }
+
     /// A machine whose OS disk is another raw image.
     ///
     /// # Errors
@@ -62,13 +72,18 @@ impl<'a> Machine<'a> {
     pub fn over(bench: &Bench<'a>, spec: Spec, image: &Path) -> Result<Self> {
         let machine = Machine::placed(bench, spec)?;
         disk::overlay(machine.lab, image, "raw", &machine.disk("os"), Some(machine.spec.disk_gib))?;
-        for (number, &size) in machine.spec.data_disks_mib.iter().enumerate() {
-            disk::blank(machine.lab, &machine.disk(&format!("data{number}")), size)?;
+        machine.with_other_disks()
+    }
+
+    /// Makes the disks beside the OS disk.
+    fn with_other_disks(self) -> Result<Self> {
+        for (number, &size) in self.spec.data_disks_mib.iter().enumerate() {
+            disk::blank(self.lab, &self.disk(&format!("data{number}")), size)?;
         }
-        if machine.spec.firmware == Firmware::Uefi {
-            disk::uefi_variables(machine.lab, &machine.disk("vars"))?;
+        if self.spec.firmware == Firmware::Uefi {
+            disk::uefi_variables(self.lab, &self.disk("vars"))?;
         }
-        Ok(machine)
+        Ok(self)
     }
 
     /// A machine whose disks continue those in `saved`.

@@ -53,6 +53,23 @@ enum Command {
         #[arg(long)]
         sizes: bool,
     },
+    /// Build an installer's medium from a profile: a CD or USB stick that inspects a box and installs on it
+    Iso {
+        /// The profile: a file of image-profiles/ without its .toml
+        profile: String,
+        /// Answers (install.toml) to put on it: it then installs by itself, once
+        #[arg(long, value_name = "FILE")]
+        answers: Option<PathBuf>,
+        /// The version, MAJOR.MINOR.PATCH; the workspace's by default
+        #[arg(long)]
+        version: Option<Version>,
+        /// Where artefacts go; target/siris/PROFILE by default
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// Print what was built as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Boot a profile's image on this terminal; nothing it writes is kept
     Vm {
         /// The profile
@@ -102,17 +119,27 @@ fn run(args: Args) -> anyhow::Result<()> {
         Command::Setup { yes } => setup::ensure(yes),
         Command::Image { profile, boot, version, out, json, sizes } => {
             setup::ensure(false)?;
-            let version = match version {
-                Some(version) => version,
-                None => env!("CARGO_PKG_VERSION").parse()?,
-            };
-            let mut request = Request::new(checkout(), &profile, version);
-            if let Some(out) = out {
-                request.out = std::path::absolute(&out).with_context(|| format!("cannot use {}", out.display()))?;
-            }
+            let request = request(&profile, version, out)?;
             let built = siris_build::build(&request, &progress)?;
             report(&built, json, sizes)?;
             if boot { vm::prove_boot(&built.raw, &progress) } else { Ok(()) }
+        }
+        Command::Iso { profile, answers, version, out, json } => {
+            setup::ensure(false)?;
+            let request = request(&profile, version, out)?;
+            let built = siris_build::iso(&request, answers.as_deref(), &progress)?;
+            if json {
+                let value = serde_json::json!({
+                    "iso": built.iso.display().to_string(),
+                    "latest": built.latest.display().to_string(),
+                    "size": built.size.bytes(),
+                    "bundle-size": built.bundle.bytes(),
+                });
+                println!("{value:#}");
+            } else {
+                println!("{} ({}, of it the bundle {})", built.iso.display(), built.size, built.bundle);
+            }
+            Ok(())
         }
         Command::Vm { profile, firmware } => {
             setup::ensure(false)?;
@@ -134,6 +161,19 @@ fn run(args: Args) -> anyhow::Result<()> {
         Command::Lint => lint::run(),
         Command::Bench(args) => bench::run(args),
     }
+}
+
+/// What to build, and where: the defaults are the workspace's version and `target/siris/PROFILE`.
+fn request(profile: &str, version: Option<Version>, out: Option<PathBuf>) -> anyhow::Result<Request> {
+    let version = match version {
+        Some(version) => version,
+        None => env!("CARGO_PKG_VERSION").parse()?,
+    };
+    let mut request = Request::new(checkout(), profile, version);
+    if let Some(out) = out {
+        request.out = std::path::absolute(&out).with_context(|| format!("cannot use {}", out.display()))?;
+    }
+    Ok(request)
 }
 
 fn report(built: &Artefacts, json: bool, sizes: bool) -> anyhow::Result<()> {

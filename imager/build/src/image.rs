@@ -47,10 +47,10 @@ pub fn is_root() -> bool {
 }
 
 /// Everything opened that a build needs.
-struct Session {
-    profiles: Profiles,
-    profile: Profile,
-    cache: Cache,
+pub(crate) struct Session {
+    pub(crate) profiles: Profiles,
+    pub(crate) profile: Profile,
+    pub(crate) cache: Cache,
     store: Store,
 }
 
@@ -169,19 +169,102 @@ pub fn tools(checkout: &Path, progress: &Progress) -> Result<Root, BuildError> {
     Ok(builder(&session.builder(progress)?.0))
 }
 
-/// Builds an image.
-///
-/// # Errors
-/// [`BuildError`]; nothing is then left under an artefact's final name.
-pub fn build(request: &Request, progress: &Progress) -> Result<Artefacts, BuildError> {
-    let session = Session::open(&request.checkout, &request.profile, progress)?;
-    let wanted = session.wanted();
-    let lock = Lock::load(session.profiles.dir(), &session.profile.lock, &session.profile.suite, &wanted)?;
-    check_space(&session, &request.out)?;
-    let key = keys::development(&keys::default_dir()?)?;
-    if key.created {
-        progress.line(format!("made a DEVELOPMENT key, {}: never ship what it signs", key.public_file.display()));
+/// All layers of a profile, up to date.
+pub(crate) struct Layers {
+    pub(crate) session: Session,
+    pub(crate) lock: Lock,
+    pub(crate) key: keys::DevelopmentKey,
+    pub(crate) kernel: String,
+    pub(crate) builder: Layer,
+    pub(crate) base: Layer,
+    pub(crate) agent: Layer,
+    pub(crate) initrd: Layer,
+    pub(crate) grub: Layer,
+    pub(crate) root: Layer,
+    pub(crate) boot: Layer,
+}
+
+impl Layers {
+    /// Makes what is not there yet.
+    pub(crate) fn make(request: &Request, progress: &Progress) -> Result<Layers, BuildError> {
+        let session = Session::open(&request.checkout, &request.profile, progress)?;
+        let wanted = session.wanted();
+        let lock = Lock::load(session.profiles.dir(), &session.profile.lock, &session.profile.suite, &wanted)?;
+        check_space(&session, &request.out)?;
+        let key = keys::development(&keys::default_dir()?)?;
+        if key.created {
+            progress.line(format!("made a DEVELOPMENT key, {}: never ship what it signs", key.public_file.display()));
+        }
+        let (builder, zfs, base) = roots(&session, &lock, &wanted, progress)?;
+        let kernel = kernel_release(&base)?;
+        if !zfs.path.join("modules").join(&kernel).exists() {
+            return Err(BuildError::Incomplete {
+                what: format!("ZFS modules for its kernel {kernel}: run `cargo xtask update`"),
+            });
+        }
+        let parts = Parts { cache: &session.cache, progress, builder: &builder, epoch: lock.epoch };
+        let agent = parts.agent(&request.checkout, &request.checkout.join("target/siris/cargo"))?;
+        let initrd = parts.initrd(&base, &kernel, &session.profiles.dir().join("base/initrd/90siris"))?;
+        let grub = parts.grub()?;
+        let root = RootInput {
+            profile: &session.profile,
+            version: &request.version,
+            kernel: &kernel,
+            profiles: session.profiles.dir(),
+            builder: &builder,
+            base: &base,
+            zfs: &zfs,
+            agent: &agent,
+            grub: &grub,
+            keys: std::slice::from_ref(&key.public_file),
+            epoch: lock.epoch,
+        };
+        let root = root.image(&session.cache, progress)?;
+        let boot = {
+            let input = PayloadInput {
+                profile: &session.profile,
+                base: &base,
+                kernel: &kernel,
+                initrd: &initrd,
+                root: &root,
+                grub: &grub,
+                builder: &builder,
+                version: &request.version,
+                epoch: lock.epoch,
+            };
+            input.boot(&session.cache, progress)?
+        };
+        Ok(Layers { session, lock, key, kernel, builder, base, agent, initrd, grub, root, boot })
     }
+
+    /// What parts are made with.
+    pub(crate) fn parts<'a>(&'a self, progress: &'a Progress) -> Parts<'a> {
+        Parts { cache: &self.session.cache, progress, builder: &self.builder, epoch: self.lock.epoch }
+    }
+
+    /// What the payload is made of.
+    pub(crate) fn payload<'a>(&'a self, request: &'a Request) -> PayloadInput<'a> {
+        PayloadInput {
+            profile: &self.session.profile,
+            base: &self.base,
+            kernel: &self.kernel,
+            initrd: &self.initrd,
+            root: &self.root,
+            grub: &self.grub,
+            builder: &self.builder,
+            version: &request.version,
+            epoch: self.lock.epoch,
+        }
+    }
+}
+
+/// Builder, ZFS modules and base; the first two beside the third.
+fn roots(
+    session: &Session,
+    lock: &Lock,
+    wanted: &[String],
+    progress: &Progress,
+) -> Result<(Layer, Layer, Layer), BuildError> {
     let roots = Roots { cache: &session.cache, store: &session.store, progress };
     let (builder_and_zfs, base) = thread::scope(|scope| {
         let tools = scope.spawn(|| -> Result<(Layer, Layer), BuildError> {
@@ -191,49 +274,22 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Artefacts, BuildE
             let zfs = parts.zfs_modules(&zfs_sources(&session.store, &builder_lock)?, &kernel)?;
             Ok((builder, zfs))
         });
-        let base = roots.make(&session.profile.lock, &lock, &wanted);
+        let base = roots.make(&session.profile.lock, lock, wanted);
         (tools.join(), base)
     });
     // A panic in the other thread is this program's own fault and goes on here.
     let (builder, zfs) = builder_and_zfs.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    let base = base?;
-    let kernel = kernel_release(&base)?;
-    if !zfs.path.join("modules").join(&kernel).exists() {
-        return Err(BuildError::Incomplete {
-            what: format!("ZFS modules for its kernel {kernel}: run `cargo xtask update`"),
-        });
-    }
-    let parts = Parts { cache: &session.cache, progress, builder: &builder, epoch: lock.epoch };
-    let agent = parts.agent(&request.checkout, &request.checkout.join("target/siris/cargo"))?;
-    let initrd = parts.initrd(&base, &kernel, &session.profiles.dir().join("base/initrd/90siris"))?;
-    let grub = parts.grub()?;
-    let keys = [key.public_file.clone()];
-    let root = RootInput {
-        profile: &session.profile,
-        version: &request.version,
-        kernel: &kernel,
-        profiles: session.profiles.dir(),
-        builder: &builder,
-        base: &base,
-        zfs: &zfs,
-        agent: &agent,
-        grub: &grub,
-        keys: &keys,
-        epoch: lock.epoch,
-    };
-    let root = root.image(&session.cache, progress)?;
-    let input = PayloadInput {
-        profile: &session.profile,
-        base: &base,
-        kernel: &kernel,
-        initrd: &initrd,
-        root: &root,
-        grub: &grub,
-        builder: &builder,
-        version: &request.version,
-        epoch: lock.epoch,
-    };
-    let boot = input.boot(&session.cache, progress)?;
-    let sbom = sbom::cyclonedx(&session.profile.product, &request.version, &lock);
-    input.artefacts(&boot, &key.secret, &sbom, &request.out, &session.cache, progress)
+    Ok((builder, zfs, base?))
+}
+
+/// Builds an image.
+///
+/// # Errors
+/// [`BuildError`]; nothing is then left under an artefact's final name.
+pub fn build(request: &Request, progress: &Progress) -> Result<Artefacts, BuildError> {
+    let layers = Layers::make(request, progress)?;
+    let profile = &layers.session.profile;
+    let sbom = sbom::cyclonedx(&profile.product, &request.version, &layers.lock);
+    let input = layers.payload(request);
+    input.artefacts(&layers.boot, &layers.key.secret, &sbom, &request.out, &layers.session.cache, progress)
 }

@@ -8,6 +8,7 @@
 
 pub mod archive;
 pub mod cache;
+pub mod carriers;
 pub mod error;
 pub mod image;
 pub mod keys;
@@ -20,6 +21,7 @@ pub mod rootfs;
 pub mod roots;
 pub mod sbom;
 
+pub use carriers::{IsoArtefacts, iso};
 pub use error::BuildError;
 pub use image::{Request, build, is_root, tools, update};
 pub use payload::Artefacts;

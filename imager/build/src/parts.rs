@@ -88,7 +88,7 @@ impl Parts<'_> {
     /// When the compiler fails.
     pub fn agent(&self, checkout: &Path, target: &Path) -> Result<Layer, BuildError> {
         let mut key = self.key(BUILD_AGENT);
-        for input in ["Cargo.toml", "Cargo.lock", "agent", "imager/host", "imager/ibu", "imager/slots"] {
+        for input in AGENT_SOURCES {
             key = key.with_files(&checkout.join(input))?;
         }
         self.cache.layer("agent", &key, |half| {
@@ -137,6 +137,63 @@ impl Parts<'_> {
         })
     }
 
+    /// The initrd of the installer's medium: what a medium hangs on, and what loads the OS from it.
+    ///
+    /// `initrds` is the directory of our dracut modules, `keys` are the public keys that bundles are verified with.
+    ///
+    /// # Errors
+    /// When dracut fails.
+    pub fn live_initrd(&self, live: &LiveInput<'_>) -> Result<Layer, BuildError> {
+        let mut key = self
+            .key(MAKE_LIVE_INITRD)
+            .with("base", live.base.digest)
+            .with("agent", live.agent.digest)
+            .with_files(&live.initrds.join("90siris"))?
+            .with_files(&live.initrds.join("91siris-live"))?
+            .with_files(live.fence)?;
+        for file in live.keys {
+            key = key.with_files(file)?;
+        }
+        self.cache.layer("liveinitrd", &key, |half| {
+            let step = self.progress.step("live initrd");
+            let keys = half.join("keys");
+            fs::create_dir(&keys).map_err(BuildError::io("make", &keys))?;
+            for file in live.keys {
+                let copy = keys.join(file.file_name().unwrap_or_default());
+                fs::copy(file, &copy).map_err(BuildError::io("copy", file))?;
+            }
+            let root = builder(self.builder)
+                .bind(live.base.path.join("root/usr/lib/modules"), "/usr/lib/modules")
+                .bind(live.initrds, "/siris/initrds")
+                .bind(live.fence, "/siris/fence.rules")
+                .bind(live.agent.path.join("live"), "/siris/live")
+                .bind(&keys, "/siris/keys")
+                .bind(half, "/siris/out");
+            let log = half.join("log");
+            self.script(&root, "live-initrd", &log, MAKE_LIVE_INITRD, &[live.kernel])?;
+            fs::remove_dir_all(&keys).map_err(BuildError::io("remove", &keys))?;
+            let size = fs::metadata(half.join("initrd")).map(|m| m.len()).unwrap_or_default();
+            step.done(crate::roots::megabytes(size));
+            Ok(())
+        })
+    }
+
+    /// GRUB for the installer's medium: `eltorito.img` and `boot_hybrid.img` for a BIOS, `BOOTX64.EFI`.
+    ///
+    /// # Errors
+    /// When `grub-mkimage` fails.
+    pub fn grub_of_medium(&self) -> Result<Layer, BuildError> {
+        let modules = format!("{GRUB_MODULES} {MEDIUM_MODULES}");
+        let key = self.key(MAKE_MEDIUM_GRUB).with("modules", &modules);
+        self.cache.layer("mediumgrub", &key, |half| {
+            let step = self.progress.step("GRUB of the medium");
+            let root = builder(self.builder).bind(half, "/siris/out");
+            self.script(&root, "medium-grub", &half.join("log"), MAKE_MEDIUM_GRUB, &[&modules])?;
+            step.done("two firmwares");
+            Ok(())
+        })
+    }
+
     /// GRUB for both firmwares, which reads `/siris/grub.cfg` of the partition it was started from.
     ///
     /// # Errors
@@ -152,6 +209,27 @@ impl Parts<'_> {
         })
     }
 }
+
+/// What the live initrd is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct LiveInput<'a> {
+    /// The base root, for its kernel modules.
+    pub base: &'a Layer,
+    /// Our programs.
+    pub agent: &'a Layer,
+    /// Kernel release.
+    pub kernel: &'a str,
+    /// The directory of our dracut modules.
+    pub initrds: &'a Path,
+    /// The udev rule that closes every disk.
+    pub fence: &'a Path,
+    /// Public keys.
+    pub keys: &'a [PathBuf],
+}
+
+/// What the programs on a box, and those on a medium, are compiled from.
+const AGENT_SOURCES: &[&str] =
+    &["Cargo.toml", "Cargo.lock", "agent", "imager/host", "imager/ibu", "imager/live", "imager/slots"];
 
 /// `$1`: kernel release.
 const BUILD_ZFS: &str = r#"cd /siris/zfs/sources/usr/src/zfs-*
@@ -170,9 +248,10 @@ const BUILD_AGENT: &str = r#"unset LD_PRELOAD # see siris_host::cmd
 export PATH=/siris/rust/bin:$PATH CARGO_HOME=/siris/cargo CARGO_TARGET_DIR=/siris/target
 export RUSTFLAGS="--remap-path-prefix=/siris/checkout=. --remap-path-prefix=/siris/cargo=cargo --remap-path-prefix=/siris/rust=rust"
 cd /siris/checkout
-cargo build --release --offline --locked -p siris-agent -p sirisctl --features siris-agent/libzetta
+cargo build --release --offline --locked -p siris-agent -p sirisctl -p siris-live --features siris-agent/libzetta
 install -D -m 755 /siris/target/release/siris-agent /siris/out/root/usr/libexec/siris/siris-agent
 install -D -m 755 /siris/target/release/sirisctl /siris/out/root/usr/bin/sirisctl
+install -D -m 755 /siris/target/release/siris-live /siris/out/live/siris-live
 sirisctl=/siris/out/root/usr/bin/sirisctl
 mkdir -p /siris/out/root/usr/share/bash-completion/completions /siris/out/root/usr/share/man/man1
 $sirisctl completions bash > /siris/out/root/usr/share/bash-completion/completions/sirisctl
@@ -194,6 +273,33 @@ dracut --force --no-hostonly --no-hostonly-cmdline --no-hostonly-i18n --reproduc
     /siris/out/initrd
 chmod 644 /siris/out/initrd
 ! grep -E "^dracut(\[E\]|-install: ERROR)" /siris/out/log"#;
+
+/// `$1`: kernel release. Only what a medium hangs on: the boot loader reads this through a BMC.
+const MAKE_LIVE_INITRD: &str = r#"unset LD_PRELOAD # dracut would take the library along
+work=/siris/initrd-work; trap 'rm -rf "$work" /usr/lib/dracut/modules.d/91siris-live' EXIT
+rm -rf "$work" /usr/lib/dracut/modules.d/91siris-live; mkdir "$work"
+cp -r --no-preserve=all /siris/initrds/91siris-live /usr/lib/dracut/modules.d/91siris-live
+chmod 755 /usr/lib/dracut/modules.d/91siris-live/*.sh
+chmod 755 /siris/live/siris-live
+dracut --force --no-hostonly --no-hostonly-cmdline --no-hostonly-i18n --reproducible --kver "$1" --tmpdir "$work" \
+    --no-early-microcode --compress "zstd -19 -T1" \
+    --modules "base systemd systemd-initrd systemd-journald systemd-udevd systemd-modules-load udev-rules dm fs-lib shutdown siris-live" \
+    /siris/out/initrd
+chmod 644 /siris/out/initrd
+! grep -E "^dracut(\[E\]|-install: ERROR)" /siris/out/log"#;
+
+/// `$1`: modules. The first configuration is run by GRUB's rescue parser, which knows no conditions.
+const MAKE_MEDIUM_GRUB: &str = r#"cat > /siris/out/early.cfg <<'END'
+search.fs_label SIRIS_INSTALL root
+set prefix=($root)/siris
+END
+grub-mkimage -O i386-pc-eltorito -p /siris -c /siris/out/early.cfg -o /siris/out/eltorito.img biosdisk serial $1
+cp --no-preserve=all /usr/lib/grub/i386-pc/boot_hybrid.img /siris/out/boot_hybrid.img
+grub-mkimage -O x86_64-efi -p /siris -c /siris/out/early.cfg -o /siris/out/BOOTX64.EFI all_video $1
+rm /siris/out/early.cfg"#;
+
+/// What the medium's menu uses beyond what a disk's does.
+const MEDIUM_MODULES: &str = "iso9660 part_msdos search search_label search_fs_file chain";
 
 /// `$1`: modules.
 const MAKE_GRUB: &str = r#"cp --no-preserve=all /usr/lib/grub/i386-pc/boot.img /siris/out/boot.img

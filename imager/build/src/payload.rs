@@ -32,15 +32,15 @@ use crate::roots::{builder, megabytes};
 /// Raised when what is made here changes.
 const RECIPE: u32 = 2;
 
-fn fault(what: &'static str, error: impl std::fmt::Display) -> BuildError {
+pub(crate) fn fault(what: &'static str, error: impl std::fmt::Display) -> BuildError {
     BuildError::Payload { what, message: error.to_string() }
 }
 
-fn open(path: &Path) -> Result<File, BuildError> {
+pub(crate) fn open(path: &Path) -> Result<File, BuildError> {
     File::open(path).map_err(BuildError::io("open", path))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, BuildError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, BuildError> {
     fs::read(path).map_err(BuildError::io("read", path))
 }
 
@@ -142,6 +142,18 @@ impl PayloadInput<'_> {
         })
     }
 
+    /// The manifest, signed with `key` and verified.
+    ///
+    /// # Errors
+    /// When a part cannot be read, or the manifest is not sound.
+    pub fn signed(&self, boot: &Layer, key: &SecretKey) -> Result<SignedManifest, BuildError> {
+        let bytes = self.manifest(boot)?.to_bytes().map_err(|e| fault("the manifest", e))?;
+        let signatures = SignatureFile::new(vec![key.sign(&bytes)]).to_bytes();
+        let policy = Policy { allow_development: true, min_epoch: Epoch(1) };
+        SignedManifest::verify(&bytes, &signatures, std::slice::from_ref(key.public()), policy)
+            .map_err(|e| fault("the manifest", e))
+    }
+
     fn zfs_version(&self) -> Result<String, BuildError> {
         let status = self.base.path.join("root/var/lib/dpkg/status");
         let text = String::from_utf8_lossy(&read(&status)?).into_owned();
@@ -197,14 +209,10 @@ impl PayloadInput<'_> {
         fs::create_dir_all(out).map_err(BuildError::io("make", out))?;
         // What was there is no longer what its stamp says.
         let _ = fs::remove_file(&artefacts.stamp);
-        let bytes = self.manifest(boot)?.to_bytes().map_err(|e| fault("the manifest", e))?;
-        let signatures = SignatureFile::new(vec![key.sign(&bytes)]).to_bytes();
-        let policy = Policy { allow_development: true, min_epoch: Epoch(1) };
-        let signed = SignedManifest::verify(&bytes, &signatures, std::slice::from_ref(key.public()), policy)
-            .map_err(|e| fault("the manifest", e))?;
+        let signed = self.signed(boot, key)?;
         self.disk(&signed, boot, &state, &artefacts.raw)?;
-        write_atomic(&artefacts.manifest, &bytes)?;
-        write_atomic(&artefacts.signature, &signatures)?;
+        write_atomic(&artefacts.manifest, signed.bytes())?;
+        write_atomic(&artefacts.signature, signed.signature_bytes())?;
         write_atomic(&artefacts.sbom, sbom.as_bytes())?;
         write_atomic(&artefacts.sizes, &read(&self.root.path.join("sizes"))?)?;
         artefacts.link()?;
@@ -383,10 +391,17 @@ impl Artefacts {
     }
 
     fn link(&self) -> Result<(), BuildError> {
-        let beside = self.latest.with_extension("raw.new");
-        let _ = fs::remove_file(&beside);
-        let name = self.raw.file_name().unwrap_or_default();
-        std::os::unix::fs::symlink(name, &beside).map_err(BuildError::io("link", &beside))?;
-        fs::rename(&beside, &self.latest).map_err(BuildError::io("put in place", &self.latest))
+        link_latest(&self.raw, &self.latest)
     }
+}
+
+/// Makes `latest` a link to the file beside it that `artefact` is.
+pub(crate) fn link_latest(artefact: &Path, latest: &Path) -> Result<(), BuildError> {
+    let mut beside = latest.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    let _ = fs::remove_file(&beside);
+    let name = artefact.file_name().unwrap_or_default();
+    std::os::unix::fs::symlink(name, &beside).map_err(BuildError::io("link", &beside))?;
+    fs::rename(&beside, latest).map_err(BuildError::io("put in place", latest))
 }

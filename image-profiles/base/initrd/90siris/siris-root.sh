@@ -7,18 +7,27 @@ set -eu
 
 new=/sysroot
 state=
+live=
 for word in $(cat /proc/cmdline); do
-    case $word in siris.state=*) state=${word#siris.state=} ;; esac
+    case $word in
+    siris.state=*) state=${word#siris.state=} ;;
+    siris.live) live=yes ;;
+    esac
 done
-[ -n "$state" ] || { echo "siris: the kernel command line names no state partition (siris.state=)"; exit 1; }
-device=/dev/disk/by-partuuid/$state
-udevadm wait --timeout=120 "$device" || { echo "siris: no disk has the state partition $state"; exit 1; }
+if [ "$live" ]; then
+    # The installer, run from memory: nothing of this boot lasts, and no disk is looked at.
+    mount -t tmpfs -o mode=0755,nosuid,nodev,size=25% siris "$new/state"
+else
+    [ -n "$state" ] || { echo "siris: the kernel command line names no state partition (siris.state=)"; exit 1; }
+    device=/dev/disk/by-partuuid/$state
+    udevadm wait --timeout=120 "$device" || { echo "siris: no disk has the state partition $state"; exit 1; }
 
-# 0: clean, 1: mended. Anything else is beyond what may be done unattended.
-code=0
-fsck.ext4 -p "$device" || code=$?
-[ "$code" -le 1 ] || { echo "siris: the state partition needs a person (fsck.ext4: $code)"; exit 1; }
-mount -t ext4 -o nosuid,nodev,noatime,errors=remount-ro "$device" "$new/state"
+    # 0: clean, 1: mended. Anything else is beyond what may be done unattended.
+    code=0
+    fsck.ext4 -p "$device" || code=$?
+    [ "$code" -le 1 ] || { echo "siris: the state partition needs a person (fsck.ext4: $code)"; exit 1; }
+    mount -t ext4 -o nosuid,nodev,noatime,errors=remount-ro "$device" "$new/state"
+fi
 
 memory=/run/siris/memory
 mkdir -p "$memory"
