@@ -36,6 +36,8 @@ pub struct Case {
     pub tier: Tier,
     /// Whether it must run with nothing beside it: it needs the whole machine.
     pub alone: bool,
+    /// Whether it boots the installer's medium.
+    pub needs_iso: bool,
     /// Finds out.
     pub check: Check,
 }
@@ -47,7 +49,7 @@ impl Case {
         name: impl Into<String>,
         check: impl Fn(&Bench<'_>) -> Result<()> + Send + Sync + 'static,
     ) -> Self {
-        Case { group, name: name.into(), tier: Tier::Quick, alone: false, check: Box::new(check) }
+        Case { group, name: name.into(), tier: Tier::Quick, alone: false, needs_iso: false, check: Box::new(check) }
     }
 
     /// A case of the full tier.
@@ -69,6 +71,12 @@ impl Case {
     #[must_use]
     pub fn alone(self) -> Self {
         Case { alone: true, ..self }
+    }
+
+    /// The same case, which boots the installer's medium.
+    #[must_use]
+    pub fn with_iso(self) -> Self {
+        Case { needs_iso: true, ..self }
     }
 
     /// What it is selected and reported by.

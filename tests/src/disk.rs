@@ -115,6 +115,18 @@ pub fn write(lab: &Lab, disk: &Path, offset: u64, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// The SHA-256 of all that a qcow2 disk holds, in hexadecimal.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn digest(lab: &Lab, disk: &Path) -> Result<String> {
+    let raw = disk.with_extension("raw");
+    lab.tool(Tool::QemuImg).args(["convert", "-f", "qcow2", "-O", "raw"]).arg(disk).arg(&raw).run()?;
+    let digest = siris_ibu::Sha256::of_reader(File::open(&raw)?)?;
+    fs::remove_file(&raw)?;
+    Ok(digest.to_string())
+}
+
 /// Flips every bit of one byte.
 ///
 /// # Errors

@@ -20,6 +20,7 @@ use crate::image::Image;
 pub struct Lab {
     tools: Root,
     image: Image,
+    iso: Option<PathBuf>,
     accel: Accel,
     work: TempDir,
     sockets: TempDir,
@@ -38,6 +39,8 @@ pub struct LabOptions {
     pub tools: Root,
     /// The raw disk image under test.
     pub image: PathBuf,
+    /// The installer's medium under test, where a case needs one.
+    pub iso: Option<PathBuf>,
     /// The checkout.
     pub repository: PathBuf,
     /// How much is wanted: some cases watch longer in the full tier.
@@ -64,13 +67,19 @@ impl Lab {
         // A socket's path has 107 bytes at most, which a checkout's own path may use up.
         let sockets = tempfile::Builder::new().prefix("siris-").tempdir()?;
         let mut tools = options.tools.bind(&base, &base).bind(sockets.path(), sockets.path());
-        if let Some(dir) = image.path().parent().filter(|dir| !dir.starts_with(&base)) {
-            tools = tools.bind(dir, dir);
+        for file in std::iter::once(image.path()).chain(options.iso.as_deref()) {
+            if let Some(dir) = file.parent().filter(|dir| !dir.starts_with(&base)) {
+                tools = tools.bind(dir, dir);
+            }
         }
         let accel = Accel::find(&tools, &base.join("vm-cache"))?;
         let lab = Lab {
             tools,
             image,
+            iso: options
+                .iso
+                .map(|iso| iso.canonicalize().with_context(|| format!("find {}", iso.display())))
+                .transpose()?,
             accel,
             work,
             sockets,
@@ -97,6 +106,14 @@ impl Lab {
     /// The image under test.
     pub fn image(&self) -> &Image {
         &self.image
+    }
+
+    /// The installer's medium under test.
+    ///
+    /// # Errors
+    /// When this run has none.
+    pub fn iso(&self) -> Result<&Path> {
+        self.iso.as_deref().context("this run has no installer medium")
     }
 
     /// How QEMU runs the guest's instructions.

@@ -91,7 +91,15 @@ pub struct Spec {
 impl Spec {
     /// A machine nobody can log in to: 2 GiB, a 16 GiB disk, no data disks, no credentials.
     pub fn bare(firmware: Firmware, bus: Bus) -> Self {
-        Spec { firmware, bus, memory_mib: 2048, disk_gib: 16, data_disks_mib: Vec::new(), credentials: Vec::new(), medium: None }
+        Spec {
+            firmware,
+            bus,
+            memory_mib: 2048,
+            disk_gib: 16,
+            data_disks_mib: Vec::new(),
+            credentials: Vec::new(),
+            medium: None,
+        }
     }
 
     /// The same machine with one more credential.
@@ -172,7 +180,10 @@ impl Spec {
         if let Some(Medium { carrier, path, rate }) = &self.medium {
             let kind = if *carrier == Carrier::UsbDisk { "disk" } else { "cdrom" };
             let rate = rate.map(|rate| format!(",throttling.bps-read={rate}")).unwrap_or_default();
-            add("-drive", format!("if=none,id=medium,media={kind},format=raw,readonly=on,file={}{rate}", path.display()));
+            add(
+                "-drive",
+                format!("if=none,id=medium,media={kind},format=raw,readonly=on,file={}{rate}", path.display()),
+            );
             match carrier {
                 Carrier::SataCd => add("-device", "ide-cd,drive=medium,bus=ide.1,bootindex=0".into()),
                 Carrier::UsbCd | Carrier::UsbDisk => {

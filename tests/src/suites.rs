@@ -13,6 +13,7 @@ pub mod bad_input;
 pub mod boot;
 pub mod corrupt;
 pub mod health;
+pub mod install;
 pub mod pools;
 pub mod repro;
 
@@ -24,6 +25,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(health::cases());
     cases.extend(agent::cases());
     cases.extend(corrupt::cases());
+    cases.extend(install::cases());
     cases.extend(bad_input::cases());
     cases.extend(repro::cases());
     cases

@@ -283,6 +283,15 @@ impl<'a> Vm<'a> {
         self.ended(Duration::from_secs(180))
     }
 
+    /// Waits until it has switched itself off.
+    ///
+    /// # Errors
+    /// When it does not within the limit.
+    pub fn switched_off(mut self, limit: Duration) -> Result<Machine<'a>> {
+        self.guest.disconnect();
+        self.ended(limit)
+    }
+
     fn ended(self, limit: Duration) -> Result<Machine<'a>> {
         let Vm { mut qemu, machine, .. } = self;
         let status = deadline::until(limit, "the machine to switch off", || Ok(qemu.try_wait()?))?;

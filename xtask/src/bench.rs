@@ -102,7 +102,7 @@ fn boot(checkout: &Path) -> Result<Vec<Row>> {
         bail!("{} does not exist: run `cargo xtask image siris`", image.display());
     }
     let tools = siris_build::tools(checkout, &siris_build::Progress::new())?;
-    let lab = Lab::open(LabOptions { tools, image, repository: checkout.to_owned(), tier: Tier::Quick })?;
+    let lab = Lab::open(LabOptions { tools, image, iso: None, repository: checkout.to_owned(), tier: Tier::Quick })?;
     let mut rows = Vec::new();
     for (firmware, what) in [(Firmware::Bios, "boot to boot-complete.target, BIOS"), (Firmware::Uefi, "the same, UEFI")]
     {

@@ -86,10 +86,17 @@ fn booted(checkout: &Path, args: &TestArgs, cases: &[Case], counts: Counts, star
             checkout.join("target/siris/siris/latest.raw")
         }
     };
+    let iso = match cases.iter().any(|case| case.needs_iso) {
+        true => {
+            cargo_xtask(checkout, &["iso", "siris"])?;
+            Some(checkout.join("target/siris/siris/latest.iso"))
+        }
+        false => None,
+    };
     deadline::catch_interrupts()?;
     let tools = siris_build::tools(checkout, &siris_build::Progress::new())?;
     let tier = args.tier();
-    let lab = Lab::open(LabOptions { tools, image, repository: checkout.to_owned(), tier })?;
+    let lab = Lab::open(LabOptions { tools, image, iso, repository: checkout.to_owned(), tier })?;
     println!("\n{} cases on {} ({})", cases.len(), lab.image().name(), lab.accel().name());
     let outcomes = run::run(&lab, cases, args.jobs)?;
     if args.full && args.filter.is_none() && !args.booted {

@@ -31,7 +31,7 @@ impl From<FirmwareArg> for Firmware {
 fn lab(image: &Path, progress: &Progress) -> anyhow::Result<Lab> {
     let checkout = crate::checkout();
     let tools = siris_build::tools(&checkout, progress)?;
-    Lab::open(LabOptions { tools, image: image.to_owned(), repository: checkout, tier: Tier::Quick })
+    Lab::open(LabOptions { tools, image: image.to_owned(), iso: None, repository: checkout, tier: Tier::Quick })
 }
 
 /// Boots the image, waits until the agent says it is healthy, prints its status and powers it off.

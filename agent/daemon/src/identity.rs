@@ -81,14 +81,20 @@ pub fn ensure_device_id(root: &Root) -> Result<uuid::Uuid, IdentityError> {
 
 /// The ZFS host id of the box; made and written when there is none. Never zero, which ZFS takes for "none".
 ///
+/// `None` when the file says `none`: the installer found a pool whose labels carry no host id, and a box with one would
+/// not be taken for the pool's own.
+///
 /// # Errors
 /// When the state cannot be read or written.
-pub fn ensure_host_id(root: &Root) -> Result<u32, IdentityError> {
-    let parse = |text: &str| u32::from_str_radix(text, 16).ok().filter(|id| *id != 0 && text.len() == 8);
+pub fn ensure_host_id(root: &Root) -> Result<Option<u32>, IdentityError> {
+    let parse = |text: &str| match text {
+        "none" => Some(None),
+        _ => u32::from_str_radix(text, 16).ok().filter(|id| *id != 0 && text.len() == 8).map(Some),
+    };
     ensure(root, HOST_ID, parse, || {
         let (high, _, _, _) = uuid::Uuid::new_v4().as_fields();
         let id = high.max(1);
-        (id, format!("{id:08x}"))
+        (Some(id), format!("{id:08x}"))
     })
 }
 
@@ -103,10 +109,12 @@ mod tests {
         let id = ensure_device_id(&root).unwrap();
         assert_eq!(ensure_device_id(&root).unwrap(), id);
         let host = ensure_host_id(&root).unwrap();
-        assert_ne!(host, 0);
+        assert!(host.is_some_and(|id| id != 0));
         assert_eq!(ensure_host_id(&root).unwrap(), host);
         root.write(HOST_ID, b"00000000\n", 0o644).unwrap();
-        assert_ne!(ensure_host_id(&root).unwrap(), 0);
+        assert!(ensure_host_id(&root).unwrap().is_some_and(|id| id != 0));
+        root.write(HOST_ID, b"none\n", 0o644).unwrap();
+        assert_eq!(ensure_host_id(&root).unwrap(), None);
         root.write(DEVICE_ID, b"", 0o644).unwrap();
         assert_ne!(ensure_device_id(&root).unwrap(), id);
     }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{BoxConfig, Key};
 use crate::identity::{self, ensure_device_id, ensure_host_id};
-use crate::root::{PROVISION_FAULTS, Root};
+use crate::root::{NETWORK, PASSWORD_HASH, PROVISION_FAULTS, Root};
 
 pub use shadow::{ShadowError, set_root_hash};
 
@@ -24,6 +24,8 @@ const HASH_CREDENTIAL: &str = "passwd.hashed-password.root";
 
 const AUTHORIZED_KEYS: &str = "/root/.ssh/authorized_keys";
 const SHADOW: &str = "/etc/shadow";
+const HOST_ID_FILE: &str = "/etc/hostid";
+const NETWORKD: &str = "/etc/systemd/network";
 const TIMESYNCD: &str = "/etc/systemd/timesyncd.conf.d/50-siris.conf";
 const RESOLVED: &str = "/etc/systemd/resolved.conf.d/50-siris.conf";
 
@@ -67,6 +69,7 @@ pub fn provision(root: &Root, credentials: &Credentials) -> Vec<String> {
     apply("the time zone", timezone(root, &config));
     apply("the SSH keys", authorized_keys(root, &config, credentials));
     apply("the root password", root_hash(root, credentials));
+    apply("the network", network(root));
     apply("the time servers", servers(root, TIMESYNCD, "[Time]\nNTP=", config.list(Key::NtpServers)));
     apply("the name servers", servers(root, RESOLVED, "[Resolve]\nDNS=", config.list(Key::DnsServers)));
     let lines: String = faults.iter().map(|f| format!("{f}\n")).collect();
@@ -82,8 +85,13 @@ fn said(error: &dyn std::error::Error) -> String {
 
 /// The four bytes ZFS and hostid(1) read, in the machine's order: the architectures we build for are little-endian.
 fn host_id(root: &Root) -> Result<(), String> {
-    let id = ensure_host_id(root).map_err(|e| said(&e))?;
-    root.ensure("/etc/hostid", &id.to_le_bytes(), 0o644).map(drop).map_err(|e| said(&e))
+    match ensure_host_id(root).map_err(|e| said(&e))? {
+        Some(id) => root.ensure(HOST_ID_FILE, &id.to_le_bytes(), 0o644).map(drop).map_err(|e| said(&e)),
+        None => match fs::remove_file(root.path(HOST_ID_FILE)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(said(&error)),
+            _ => Ok(()),
+        },
+    }
 }
 
 /// The configured name, or one made of product and device id: boxes on one network are then told apart.
@@ -149,12 +157,32 @@ fn authorized_keys(root: &Root, config: &BoxConfig, credentials: &Credentials) -
     fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(|e| said(&e))
 }
 
+/// The hash of the credential, or else the one given at install.
 fn root_hash(root: &Root, credentials: &Credentials) -> Result<(), String> {
-    let Some(hash) = credentials.read(HASH_CREDENTIAL).map_err(|e| said(&e))? else { return Ok(()) };
+    let given = credentials.read(HASH_CREDENTIAL).map_err(|e| said(&e))?;
+    let installed = || root.read(PASSWORD_HASH).map_err(|e| said(&e));
+    let Some(hash) = given.map_or_else(installed, |hash| Ok(Some(hash)))? else { return Ok(()) };
     let shadow = root.read(SHADOW).map_err(|e| said(&e))?.ok_or("the image has no /etc/shadow")?;
     let shadow = set_root_hash(&shadow, hash.trim()).map_err(|e| said(&e))?;
     let mode = fs::metadata(root.path(SHADOW)).map_err(|e| said(&e))?.permissions().mode() & 0o7777;
     root.ensure(SHADOW, shadow.as_bytes(), mode).map(drop).map_err(|e| said(&e))
+}
+
+/// The box's own network files, for systemd-networkd, which starts after this.
+fn network(root: &Root) -> Result<(), String> {
+    let entries = match fs::read_dir(root.path(NETWORK)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(|e| said(&e))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(|e| said(&e))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if [".network", ".netdev", ".link"].iter().any(|end| name.ends_with(end)) {
+            let bytes = fs::read(entry.path()).map_err(|e| format!("{name}: {e}"))?;
+            root.ensure(&format!("{NETWORKD}/{name}"), &bytes, 0o644).map_err(|e| said(&e))?;
+        }
+    }
+    Ok(())
 }
 
 fn servers(root: &Root, path: &str, head: &str, servers: &[String]) -> Result<(), String> {

@@ -15,6 +15,10 @@ pub const CONFIG: &str = "/etc/siris/config.toml";
 pub const DEVICE_ID: &str = "/var/lib/siris/device-id";
 /// ZFS host id of the box, eight hex digits.
 pub const HOST_ID: &str = "/var/lib/siris/hostid";
+/// A crypt(5) hash for root that the installer was given.
+pub const PASSWORD_HASH: &str = "/var/lib/siris/root-password-hash";
+/// Files of systemd-networkd that the installer or the operator has put there.
+pub const NETWORK: &str = "/etc/siris/network";
 /// Pools the box is to have.
 pub const POOLS: &str = "/var/lib/siris/pools.toml";
 /// What `import-pools` did in this boot.

@@ -228,8 +228,17 @@ pub struct LiveInput<'a> {
 }
 
 /// What the programs on a box, and those on a medium, are compiled from.
-const AGENT_SOURCES: &[&str] =
-    &["Cargo.toml", "Cargo.lock", "agent", "imager/host", "imager/ibu", "imager/live", "imager/slots"];
+const AGENT_SOURCES: &[&str] = &[
+    "Cargo.toml",
+    "Cargo.lock",
+    "agent",
+    "imager/host",
+    "imager/ibu",
+    "imager/installer",
+    "imager/live",
+    "imager/slots",
+    "imager/zfs-label",
+];
 
 /// `$1`: kernel release.
 const BUILD_ZFS: &str = r#"cd /siris/zfs/sources/usr/src/zfs-*
@@ -248,9 +257,10 @@ const BUILD_AGENT: &str = r#"unset LD_PRELOAD # see siris_host::cmd
 export PATH=/siris/rust/bin:$PATH CARGO_HOME=/siris/cargo CARGO_TARGET_DIR=/siris/target
 export RUSTFLAGS="--remap-path-prefix=/siris/checkout=. --remap-path-prefix=/siris/cargo=cargo --remap-path-prefix=/siris/rust=rust"
 cd /siris/checkout
-cargo build --release --offline --locked -p siris-agent -p sirisctl -p siris-live --features siris-agent/libzetta
+cargo build --release --offline --locked -p siris-agent -p sirisctl -p siris-installer -p siris-live --features siris-agent/libzetta
 install -D -m 755 /siris/target/release/siris-agent /siris/out/root/usr/libexec/siris/siris-agent
 install -D -m 755 /siris/target/release/sirisctl /siris/out/root/usr/bin/sirisctl
+install -D -m 755 /siris/target/release/siris-installer /siris/out/root/usr/bin/siris-installer
 install -D -m 755 /siris/target/release/siris-live /siris/out/live/siris-live
 sirisctl=/siris/out/root/usr/bin/sirisctl
 mkdir -p /siris/out/root/usr/share/bash-completion/completions /siris/out/root/usr/share/man/man1

@@ -273,9 +273,9 @@ fn put(path: &Path, bytes: &[u8]) -> Result<(), BuildError> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).map_err(BuildError::io("set the mode of", path))
 }
 
-/// Copies a tree with modes normalised to 755 and 644, whatever the umask of whoever checked it out.
+/// Copies a tree with modes normalised to 755 and 644, whatever the umask of whoever checked it out. Directories come
+/// with their first file: an empty one is nothing that git could have checked out, only left behind.
 fn copy_tree(from: &Path, to: &Path) -> Result<(), BuildError> {
-    make_dirs(to)?;
     for entry in fs::read_dir(from).map_err(BuildError::io("read", from))? {
         let entry = entry.map_err(BuildError::io("read", from))?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));
@@ -284,6 +284,7 @@ fn copy_tree(from: &Path, to: &Path) -> Result<(), BuildError> {
             copy_tree(&source, &target)?;
         } else if kind.is_symlink() {
             let link = fs::read_link(&source).map_err(BuildError::io("read", &source))?;
+            make_dirs(to)?;
             std::os::unix::fs::symlink(link, &target).map_err(BuildError::io("link", &target))?;
         } else {
             let executable =

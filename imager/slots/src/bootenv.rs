@@ -172,6 +172,17 @@ impl BootEnv {
         self.order
     }
 
+    /// A variable that is none of the boot script's.
+    pub fn other(&self, name: &str) -> Option<&str> {
+        self.others.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Keeps a variable that the boot script of the disk does not look at, for who looks at the disk from outside.
+    pub fn set_other(&mut self, name: &str, value: &str) {
+        self.others.retain(|(other, _)| other != name);
+        self.others.push((name.to_owned(), value.to_owned()));
+    }
+
     /// What is recorded of `slot`.
     pub fn record(&self, slot: Slot) -> Record {
         self.records[slot as usize]

@@ -113,23 +113,35 @@ impl ComposeError {
 /// last: a disk that was not finished has none.
 pub fn write_disk(
     dev: &mut dyn Device,
-    mut input: ComposeInput<'_>,
+    input: ComposeInput<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Layout, ComposeError> {
     let disk = dev.seek(io::SeekFrom::End(0)).map_err(ComposeError::Device)?;
     let layout = Layout::plan(ByteSize::from_bytes(disk), input.sector, &input.sizes, &input.guids)?;
-    let zeros = input.options.zeros;
-    write_esp(dev, &layout, &input.guids, &mut input.esp_files, zeros)?;
-    if let Some(image) = input.state {
-        write_state(dev, &layout, image, zeros)?;
-    }
-    writer::write_slot(dev, &layout, Slot::A, input.signed, input.payload, input.options, progress)?;
-    if let Some(BiosCode { boot_img, core_img }) = input.bios {
-        boot_code::write(dev, &layout, boot_img, core_img)?;
-    }
+    write_content(dev, &layout, input, progress)?;
     gpt::apply(dev, &layout)?;
     dev.flush().and_then(|()| dev.sync()).map_err(ComposeError::Device)?;
     Ok(layout)
+}
+
+/// Writes everything that a disk of this layout holds, but for the partition table, and syncs it: whoever then applies
+/// the table makes the disk bootable with one more step. The sizes of `input` are not looked at.
+pub fn write_content(
+    dev: &mut dyn Device,
+    layout: &Layout,
+    mut input: ComposeInput<'_>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(), ComposeError> {
+    let zeros = input.options.zeros;
+    write_esp(dev, layout, &input.guids, &mut input.esp_files, zeros)?;
+    if let Some(image) = input.state {
+        write_state(dev, layout, image, zeros)?;
+    }
+    writer::write_slot(dev, layout, Slot::A, input.signed, input.payload, input.options, progress)?;
+    if let Some(BiosCode { boot_img, core_img }) = input.bios {
+        boot_code::write(dev, layout, boot_img, core_img)?;
+    }
+    dev.flush().and_then(|()| dev.sync()).map_err(ComposeError::Device)
 }
 
 fn write_esp(

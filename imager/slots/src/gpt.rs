@@ -2,12 +2,13 @@
 
 use std::io::{self, SeekFrom};
 
-use gptman::{GPT, GPTPartitionEntry};
+use gptman::GPT;
 use siris_ibu::{ByteSize, Class};
 
 use crate::device::Device;
 use crate::guid::Guid;
-use crate::layout::{Entry, Layout, Part, SectorSize};
+use crate::layout::{Entry, KeptEntry, Layout, Part, SectorSize};
+use crate::table::{self, ENTRY, Table};
 
 /// Why a partition table could not be written, or is not ours.
 #[derive(Debug, thiserror::Error)]
@@ -60,35 +61,80 @@ impl GptError {
     }
 }
 
-/// Writes the table of `layout`: protective MBR, primary and backup. What else is in the first sector (boot code) is
-/// left as it is.
+/// Writes the table of `layout`: protective MBR, backup and primary. What else is in the first sector (boot code) is
+/// left as it is. At every instant one of the two copies is sound, the old one or the new one.
 pub fn apply(dev: &mut dyn Device, layout: &Layout) -> Result<(), GptError> {
+    let mut entries = kept_entries(layout);
+    for entry in &layout.entries {
+        let bytes = &mut entries[(entry.part.number() as usize - 1) * ENTRY..][..ENTRY];
+        bytes[..16].copy_from_slice(&entry.part.type_guid().to_disk());
+        bytes[16..32].copy_from_slice(&entry.guid.to_disk());
+        bytes[32..40].copy_from_slice(&entry.first_lba.to_le_bytes());
+        bytes[40..48].copy_from_slice(&entry.last_lba.to_le_bytes());
+        for (n, unit) in entry.part.label().encode_utf16().enumerate() {
+            bytes[56 + 2 * n..58 + 2 * n].copy_from_slice(&unit.to_le_bytes());
+        }
+    }
+    write(dev, layout, &entries)
+}
+
+/// Writes a table that holds nothing but what `layout` keeps of others: the disk boots nothing then.
+pub fn apply_kept(dev: &mut dyn Device, layout: &Layout) -> Result<(), GptError> {
+    write(dev, layout, &kept_entries(layout))
+}
+
+/// Entries of the size everybody uses, as many as everybody has.
+const COUNT: usize = 128;
+
+fn kept_entries(layout: &Layout) -> Vec<u8> {
+    let mut entries = vec![0; COUNT * ENTRY];
+    for kept in &layout.kept {
+        if let Some(bytes) = entries.get_mut((kept.number() as usize - 1) * ENTRY..).and_then(|e| e.get_mut(..ENTRY)) {
+            bytes.copy_from_slice(kept.raw());
+        }
+    }
+    entries
+}
+
+fn write(dev: &mut dyn Device, layout: &Layout, entries: &[u8]) -> Result<(), GptError> {
     let actual = dev.seek(SeekFrom::End(0)).map_err(GptError::Io)?;
     let planned = layout.disk.bytes();
     if actual != planned {
         return Err(GptError::OtherDisk { actual, planned });
     }
     let sector = layout.sector.bytes();
-    // gptman writes the 92 bytes of a header; the rest of its sector has to be zero.
-    for header in [sector, (planned / sector - 1) * sector] {
-        dev.seek(SeekFrom::Start(header)).map_err(GptError::Io)?;
-        dev.write_all(&vec![0; sector as usize]).map_err(GptError::Io)?;
-    }
+    let (last, array) = (planned / sector - 1, entries.len() as u64 / sector);
+    let put = |dev: &mut dyn Device, lba: u64, bytes: &[u8]| {
+        dev.seek(SeekFrom::Start(lba * sector)).and_then(|_| dev.write_all(bytes)).map_err(GptError::Io)
+    };
+    put(dev, last - array, entries)?;
+    put(dev, last, &header(layout, last, 1, last - array, entries))?;
+    dev.sync().map_err(GptError::Io)?;
+    put(dev, 2, entries)?;
+    put(dev, 1, &header(layout, 1, last, 2, entries))?;
     let mut dev = dev;
-    let mut gpt = GPT::new_from(&mut dev, sector, layout.guid.to_disk()).map_err(GptError::Write)?;
-    for entry in &layout.entries {
-        gpt[entry.part.number()] = GPTPartitionEntry {
-            partition_type_guid: entry.part.type_guid().to_disk(),
-            unique_partition_guid: entry.guid.to_disk(),
-            starting_lba: entry.first_lba,
-            ending_lba: entry.last_lba,
-            attribute_bits: 0,
-            partition_name: entry.part.label().into(),
-        };
-    }
     GPT::write_protective_mbr_into(&mut dev, sector).map_err(GptError::Write)?;
-    gpt.write_into(&mut dev).map_err(GptError::Write)?;
-    Ok(())
+    dev.sync().map_err(GptError::Io)
+}
+
+/// A header and the zeros behind it, one sector (UEFI specification, "GPT Header").
+fn header(layout: &Layout, here: u64, other: u64, entries_at: u64, entries: &[u8]) -> Vec<u8> {
+    let sector = layout.sector.bytes();
+    let (last, array) = (layout.disk.bytes() / sector - 1, entries.len() as u64 / sector);
+    let mut bytes = vec![0; sector as usize];
+    bytes[..8].copy_from_slice(b"EFI PART");
+    bytes[8..12].copy_from_slice(&0x0001_0000u32.to_le_bytes());
+    bytes[12..16].copy_from_slice(&92u32.to_le_bytes());
+    for (at, lba) in [(24, here), (32, other), (40, 2 + array), (48, last - array - 1), (72, entries_at)] {
+        bytes[at..at + 8].copy_from_slice(&lba.to_le_bytes());
+    }
+    bytes[56..72].copy_from_slice(&layout.guid.to_disk());
+    bytes[80..84].copy_from_slice(&(COUNT as u32).to_le_bytes());
+    bytes[84..88].copy_from_slice(&(ENTRY as u32).to_le_bytes());
+    bytes[88..92].copy_from_slice(&crc32fast::hash(entries).to_le_bytes());
+    let sum = crc32fast::hash(&bytes[..92]);
+    bytes[16..20].copy_from_slice(&sum.to_le_bytes());
+    bytes
 }
 
 /// Reads the layout of an OS disk. Every one of the seven partitions must be there with its number, label and type.
@@ -110,7 +156,19 @@ pub fn read(dev: &mut dyn Device, sector: SectorSize) -> Result<Layout, GptError
     let guid = Guid::from_disk(gpt.header.disk_guid);
     // One entry was pushed for each of the seven parts.
     let entries = entries.try_into().expect("seven entries");
-    Ok(Layout { disk: ByteSize::from_bytes(disk), sector, guid, entries })
+    let others = gpt.iter().filter(|(number, entry)| *number > Part::ALL.len() as u32 && entry.is_used());
+    let others: Vec<u32> = others.map(|(number, _)| number).collect();
+    let kept = match others[..] {
+        [] => Vec::new(),
+        // The bytes as they are, which the parsed entries are not.
+        _ => match table::read(dev, disk, sector.bytes()).map_err(GptError::Io)? {
+            Table::Gpt(table) => {
+                table.parts.iter().filter(|p| others.contains(&p.number)).map(KeptEntry::from).collect()
+            }
+            _ => Vec::new(),
+        },
+    };
+    Ok(Layout { disk: ByteSize::from_bytes(disk), sector, guid, entries, kept })
 }
 
 #[cfg(test)]
@@ -143,6 +201,82 @@ mod tests {
             dev.get_mut()[sector.bytes() as usize] ^= 1;
             assert_eq!(read(&mut dev, sector).unwrap(), layout);
         }
+    }
+
+    #[test]
+    fn what_is_kept_stays_to_the_byte() {
+        let sector = SectorSize::S512;
+        let disk = ByteSize::from_bytes(sizes().smallest_disk().bytes() + (9 << 20));
+        let mut raw = [0xa5; ENTRY];
+        // From 2 MiB and a sector on, 3 MiB less a sector: no gap begins or ends with it.
+        raw[32..40].copy_from_slice(&4097u64.to_le_bytes());
+        raw[40..48].copy_from_slice(&10_238u64.to_le_bytes());
+        let mut far = raw;
+        let end = disk.bytes() / 512 - 34;
+        far[32..40].copy_from_slice(&end.to_le_bytes());
+        far[40..48].copy_from_slice(&end.to_le_bytes());
+        let kept = [KeptEntry::new(4, raw), KeptEntry::new(9, far)];
+        let guids = GuidSource::Seed(Sha256::of(b"kept"));
+        let layout = Layout::plan_beside(disk, sector, &sizes(), &guids, &kept).unwrap();
+        assert_eq!(layout.kept().iter().map(KeptEntry::number).collect::<Vec<_>>(), [8, 9]);
+
+        let mut dev = Cursor::new(vec![0xaa; disk.bytes() as usize]);
+        apply_kept(&mut dev, &layout).unwrap();
+        let Table::Gpt(found) = table::read(&mut dev, disk.bytes(), 512).unwrap() else { panic!() };
+        assert_eq!(found.parts.iter().map(|p| (p.number, p.raw)).collect::<Vec<_>>(), [(8, raw), (9, far)]);
+        apply(&mut dev, &layout).unwrap();
+        assert_eq!(read(&mut dev, sector).unwrap(), layout);
+        let inside = |lba: u64| (4097..=10_238).contains(&lba);
+        let untouched = |lba: &u64| dev.get_ref()[(lba * 512) as usize..][..512].iter().all(|byte| *byte == 0xaa);
+        assert!((4097..=10_238).chain([end]).all(|lba| untouched(&lba)));
+        for entry in layout.entries() {
+            assert!(!inside(entry.first_lba) && !inside(entry.last_lba) && entry.last_lba < end);
+        }
+    }
+
+    #[test]
+    fn half_a_table_is_never_all_there_is() {
+        // A disk that has a table is given another; whatever is written so far, one of the two is sound.
+        struct Cut(Cursor<Vec<u8>>, usize);
+        impl io::Read for Cut {
+            fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+                self.0.read(buf)
+            }
+        }
+        impl io::Seek for Cut {
+            fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+                self.0.seek(to)
+            }
+        }
+        impl io::Write for Cut {
+            fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+                let n = buf.len().min(self.1);
+                self.1 -= n;
+                if n == 0 { Err(io::ErrorKind::Other.into()) } else { self.0.write(&buf[..n]) }
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        impl Device for Cut {
+            fn sync(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let disk = sizes().smallest_disk();
+        let plan =
+            |seed: &[u8]| Layout::plan(disk, SectorSize::S512, &sizes(), &GuidSource::Seed(Sha256::of(seed))).unwrap();
+        let mut before = Cursor::new(vec![0; disk.bytes() as usize]);
+        apply(&mut before, &plan(b"old")).unwrap();
+        let mut seen = [0, 0];
+        for budget in (0..2 * 16_896 + 600).step_by(211) {
+            let mut dev = Cut(before.clone(), budget);
+            let _ = apply(&mut dev, &plan(b"new"));
+            let found = read(&mut dev.0, SectorSize::S512).unwrap();
+            assert!(found == plan(b"old") || found == plan(b"new"), "after {budget} bytes");
+            seen[usize::from(found == plan(b"new"))] += 1;
+        }
+        assert!(seen[0] > 0 && seen[1] > 0);
     }
 
     #[test]

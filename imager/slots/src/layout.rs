@@ -3,7 +3,11 @@
 //! [`Layout::plan`] does no I/O: a layout is data that prints, that tests compare, and that `gpt` applies. Every
 //! partition begins and ends on a MiB, so the same sizes fit disks with sectors of 512 and of 4096 bytes.
 
+mod beside;
+
 use std::fmt;
+
+pub use beside::KeptEntry;
 
 use siris_ibu::manifest::TRAILER;
 use siris_ibu::{ByteSize, Class};
@@ -173,6 +177,22 @@ pub enum LayoutError {
         /// The least.
         needed: ByteSize,
     },
+    /// There is no gap for a partition beside what is kept.
+    #[error("beside the partitions that are kept there is no gap of {size} for {label}")]
+    NoGap {
+        /// The partition.
+        label: &'static str,
+        /// Its size.
+        size: ByteSize,
+    },
+    /// What is kept lies where it cannot.
+    #[error("partition {number} cannot be kept: {why}")]
+    Kept {
+        /// Its number.
+        number: u32,
+        /// Why not.
+        why: &'static str,
+    },
 }
 
 impl LayoutError {
@@ -181,7 +201,8 @@ impl LayoutError {
         match self {
             Self::Unaligned { .. } => "layout-unaligned",
             Self::SlotTooSmall(_) => "layout-slot-too-small",
-            Self::DiskTooSmall { .. } => "disk-too-small",
+            Self::DiskTooSmall { .. } | Self::NoGap { .. } => "disk-too-small",
+            Self::Kept { .. } => "layout-kept",
         }
     }
 
@@ -212,11 +233,26 @@ pub struct Layout {
     pub(crate) guid: Guid,
     /// In the order of [`Part::ALL`].
     pub(crate) entries: [Entry; 7],
+    /// Partitions of others, by number.
+    pub(crate) kept: Vec<KeptEntry>,
 }
 
 impl Layout {
     /// Plans a disk of `disk` bytes.
     pub fn plan(disk: ByteSize, sector: SectorSize, sizes: &Sizes, guids: &GuidSource) -> Result<Self, LayoutError> {
+        Self::plan_beside(disk, sector, sizes, guids, &[])
+    }
+
+    /// Plans a disk on which some partitions stay where they are, down to the bytes of their entries. Each of ours
+    /// goes into the first gap that takes it, and the state partition gets the largest one that is left. Our numbers
+    /// are what the boot loader finds its way by: a kept partition that has one of them gets the next free one.
+    pub fn plan_beside(
+        disk: ByteSize,
+        sector: SectorSize,
+        sizes: &Sizes,
+        guids: &GuidSource,
+        kept: &[KeptEntry],
+    ) -> Result<Self, LayoutError> {
         for part in Part::ALL {
             let size = sizes.of(part).unwrap_or(sizes.state_min);
             if size.bytes() == 0 || !size.bytes().is_multiple_of(MIB) {
@@ -230,20 +266,22 @@ impl Layout {
         if disk < needed {
             return Err(LayoutError::DiskTooSmall { disk, needed });
         }
+        let mut gaps = beside::gaps(disk, sector, kept)?;
         let bytes = sector.bytes();
-        // The backup header is the last sector, its entries are before it.
-        let usable_end = (disk.bytes() / bytes - 1) * bytes - ENTRIES;
-        let mut at = MIB;
-        let entries = Part::ALL.map(|part| {
-            let end = match sizes.of(part) {
-                Some(size) => at + size.bytes(),
-                None => usable_end / MIB * MIB,
+        let mut entries = Vec::new();
+        for part in Part::ALL {
+            let size = sizes.of(part);
+            let no_gap = || LayoutError::NoGap { label: part.label(), size: size.unwrap_or(sizes.state_min) };
+            let (start, end) = match size {
+                Some(size) => beside::take(&mut gaps, size.bytes()).ok_or_else(no_gap)?,
+                None => beside::largest(&gaps, sizes.state_min.bytes()).ok_or_else(no_gap)?,
             };
-            let (first_lba, last_lba) = (at / bytes, end / bytes - 1);
-            at = end;
-            Entry { part, first_lba, last_lba, guid: guids.guid(part.label()) }
-        });
-        Ok(Self { disk, sector, guid: guids.guid("disk"), entries })
+            let guid = guids.guid(part.label());
+            entries.push(Entry { part, first_lba: start / bytes, last_lba: end / bytes - 1, guid });
+        }
+        // One entry was pushed for each of the seven parts.
+        let entries = entries.try_into().expect("seven entries");
+        Ok(Self { disk, sector, guid: guids.guid("disk"), entries, kept: beside::renumber(kept) })
     }
 
     /// Size of the disk.
@@ -264,6 +302,11 @@ impl Layout {
     /// All partitions, in the order of their numbers.
     pub fn entries(&self) -> &[Entry; 7] {
         &self.entries
+    }
+
+    /// Partitions of others that stay, with the numbers they have on the planned disk.
+    pub fn kept(&self) -> &[KeptEntry] {
+        &self.kept
     }
 
     /// One partition.

@@ -14,6 +14,7 @@ pub mod gpt;
 pub mod guid;
 pub mod layout;
 pub mod slot;
+pub mod table;
 pub mod trailer;
 pub mod writer;
 

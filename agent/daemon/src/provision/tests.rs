@@ -88,3 +88,21 @@ fn a_faulty_configuration_costs_only_its_faulty_part() {
         "the credential lets its owner in to mend the configuration"
     );
 }
+
+#[test]
+fn what_the_installer_left_is_applied() {
+    let m = machine();
+    m.root.write(PASSWORD_HASH, b"$y$j9T$installed$hash\n", 0o600).unwrap();
+    m.root.write(crate::root::HOST_ID, b"none\n", 0o644).unwrap();
+    m.root.write("/etc/hostid", &[1, 2, 3, 4], 0o644).unwrap();
+    m.root.write(&format!("{NETWORK}/10-lan.network"), b"[Match]\nMACAddress=52:54:00:00:00:01\n", 0o644).unwrap();
+    m.root.write(&format!("{NETWORK}/notes.txt"), b"not networkd's", 0o644).unwrap();
+    assert_eq!(provision(&m.root, &m.credentials), [""; 0]);
+    assert!(m.text(SHADOW).starts_with("root:$y$j9T$installed$hash:"));
+    assert!(!m.root.path("/etc/hostid").exists(), "a box whose pools have no host id has none");
+    assert!(m.text("/etc/systemd/network/10-lan.network").starts_with("[Match]"));
+    assert!(!m.root.path("/etc/systemd/network/notes.txt").exists());
+    m.give(HASH_CREDENTIAL, "$y$j9T$credential$hash\n");
+    provision(&m.root, &m.credentials);
+    assert!(m.text(SHADOW).starts_with("root:$y$j9T$credential$hash:"), "who starts the machine has the last word");
+}

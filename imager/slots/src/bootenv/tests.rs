@@ -211,3 +211,16 @@ proptest! {
         let _ = BootEnv::parse(&block);
     }
 }
+
+#[test]
+fn variables_of_others_are_kept_and_fit_the_sector() {
+    let mut env = BootEnv::first(Slot::A);
+    env.set_other("install", &"i".repeat(40));
+    env.set_other("install", "0123-abcd");
+    let mut read = BootEnv::parse(&env.to_block().unwrap()).unwrap();
+    assert_eq!(read.other("install"), Some("0123-abcd"));
+    read.bless(Slot::A).unwrap();
+    assert_eq!(BootEnv::parse(&read.to_block().unwrap()).unwrap().other("install"), Some("0123-abcd"));
+    env.set_other("install", &"i".repeat(512));
+    assert_eq!(env.to_block().unwrap_err().code(), "bootenv-full");
+}

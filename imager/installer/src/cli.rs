@@ -1,0 +1,224 @@
+//! The command line.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use siris_host::cmd::{Cmd, Tool};
+use siris_installer::answers::{Answers, AnswersError, End};
+use siris_installer::facts::Facts;
+use siris_installer::host::Host;
+use siris_installer::observe::observe;
+use siris_installer::run::{self, Finished, InstallError, Preparation, Stop};
+use siris_installer::{find, receipt, report};
+
+use crate::screen::Screen;
+
+const EXIT_CODES: &str = "Exit status:
+  0  done
+  1  failed; the message says whether anything was written
+  2  the command line is wrong
+  3  refused: nothing was written, each reason is said with its code
+  4  the answers are faulty: nothing was written
+  5  broken off after the first write: run the installer again to complete it
+  6  the system is written, but the proof that no other disk was does not hold
+  7  this install was finished before: nothing was written
+  8  stopped before the first write";
+
+/// Puts the running OS onto a disk of this machine, and proves that it touched no other.
+#[derive(Debug, Parser)]
+#[command(name = "siris-installer", version, after_help = EXIT_CODES)]
+struct Cli {
+    /// Where the machine's files are.
+    #[arg(long, global = true, hide = true, default_value = "/")]
+    root: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Shows every disk, and what is on it. Changes nothing.
+    Inspect {
+        /// As JSON, with everything that is known.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Shows what an install would do. Changes nothing.
+    Plan {
+        #[command(flatten)]
+        given: Given,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Installs. Without answers on the medium, on one labelled SIRISCFG or in a credential, it asks.
+    Install {
+        #[command(flatten)]
+        given: Given,
+        /// Show the plan and end.
+        #[arg(long)]
+        dry_run: bool,
+        /// Do it once more, even if this very install was finished before.
+        #[arg(long)]
+        again: bool,
+        /// Do not reboot or switch off, whatever the answers say.
+        #[arg(long)]
+        stay: bool,
+    },
+    /// Proves that a receipt was signed by the key it names, and was not changed since.
+    VerifyReceipt {
+        /// The receipt.
+        file: PathBuf,
+        /// Public key of the box, in hexadecimal: no other will do.
+        #[arg(long)]
+        key: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Given {
+    /// Answers to use, whatever others there are.
+    #[arg(long, value_name = "FILE")]
+    answers: Option<PathBuf>,
+}
+
+/// Runs; every error is printed here, once.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("siris-installer: {error:#}");
+            ExitCode::from(status(&error))
+        }
+    }
+}
+
+fn status(error: &anyhow::Error) -> u8 {
+    if error.downcast_ref::<AnswersError>().is_some() {
+        return 4;
+    }
+    match error.downcast_ref::<InstallError>() {
+        Some(InstallError::Refused(_)) => 3,
+        Some(InstallError::Incomplete { .. }) => 5,
+        Some(InstallError::Prove(_)) => 6,
+        Some(InstallError::StoppedBefore) => 8,
+        _ => 1,
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<u8> {
+    let host = Host::new(&cli.root);
+    match &cli.command {
+        Command::Inspect { json } => inspect(&observe(&host)?, *json),
+        Command::Plan { given, json } => show_plan(&host, given, *json),
+        Command::Install { given, dry_run: true, .. } => show_plan(&host, given, false),
+        Command::Install { given, again, stay, .. } => install(&host, given, *again, *stay),
+        Command::VerifyReceipt { file, key } => verify(file, key.as_deref()),
+    }
+}
+
+fn inspect(facts: &Facts, json: bool) -> anyhow::Result<u8> {
+    match json {
+        true => println!("{}", serde_json::to_string_pretty(facts)?),
+        false => print!("{}", report::table(facts)),
+    }
+    Ok(0)
+}
+
+/// The answers, and the bytes they were read from.
+fn answers(host: &Host, given: &Given) -> anyhow::Result<Option<(Answers, Vec<u8>)>> {
+    let found = match &given.answers {
+        Some(path) => Some((
+            path.display().to_string(),
+            fs::read(path).with_context(|| format!("cannot read {}", path.display()))?,
+        )),
+        None => find::answers(host)?,
+    };
+    let Some((from, bytes)) = found else { return Ok(None) };
+    let answers = Answers::parse(&bytes).with_context(|| format!("the answers of {from}"))?;
+    eprintln!("answers: {from}");
+    Ok(Some((answers, bytes)))
+}
+
+fn show_plan(host: &Host, given: &Given, json: bool) -> anyhow::Result<u8> {
+    let (answers, bytes) = answers(host, given)?.context("there are no answers to plan for: pass --answers FILE")?;
+    match run::prepare(host, &answers, Some(&bytes), false)? {
+        Preparation::AlreadyThere { disk, id } => already(disk.as_str(), id.as_str()),
+        Preparation::Ready(prepared) => {
+            match json {
+                true => println!("{}", serde_json::to_string_pretty(&prepared.plan)?),
+                false => print!("{}", prepared.plan),
+            }
+            Ok(0)
+        }
+    }
+}
+
+fn already(disk: &str, id: &str) -> anyhow::Result<u8> {
+    println!("this install ({id}) was finished before, on /dev/{disk}: nothing to do (--again does it once more)");
+    Ok(7)
+}
+
+fn install(host: &Host, given: &Given, again: bool, stay: bool) -> anyhow::Result<u8> {
+    let stop = Stop::on_signals().context("cannot watch for signals")?;
+    let Some((answers, bytes)) = answers(host, given)? else {
+        anyhow::bail!("there are no answers: pass --answers FILE");
+    };
+    let prepared = match run::prepare(host, &answers, Some(&bytes), again)? {
+        Preparation::AlreadyThere { disk, id } => return already(disk.as_str(), id.as_str()),
+        Preparation::Ready(prepared) => prepared,
+    };
+    print!("{}", prepared.plan);
+    let mut screen = Screen::new();
+    let finished = run::execute(host, &prepared, &answers, &mut screen, &stop)?;
+    let code = finish(&finished);
+    if code == 0 && !stay {
+        end(prepared.plan.end)?;
+    }
+    Ok(code)
+}
+
+fn finish(finished: &Finished) -> u8 {
+    let Finished { proof, key, .. } = finished;
+    let count = proof.disks.len();
+    match proof.holds {
+        true => println!("proven: {count} other disks are as they were, not one sector written to them since boot"),
+        false => {
+            println!("THE PROOF DOES NOT HOLD. Do not boot before this is understood:");
+            proof.failures.iter().for_each(|failure| println!("  {failure}"));
+        }
+    }
+    println!("receipt: signed by key {key}, stored on the new system ({})", siris_installer::state::RECEIPT);
+    if proof.holds { 0 } else { 6 }
+}
+
+fn end(end: End) -> anyhow::Result<()> {
+    let verb = match end {
+        End::Stay => return Ok(()),
+        End::Poweroff => "poweroff",
+        End::Reboot | End::Eject => "reboot",
+    };
+    if end == End::Eject && Cmd::new(Tool::Eject).run().is_err() {
+        eprintln!("the medium could not be ejected: take it out by hand");
+    }
+    println!("{verb}");
+    Cmd::new(Tool::Systemctl).arg(verb).run().context("the install is done, but the machine does not go down")
+}
+
+fn verify(file: &std::path::Path, key: Option<&str>) -> anyhow::Result<u8> {
+    let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let verified = receipt::verify(&bytes, key)?;
+    println!("install {}: signed by key {}", verified.install, verified.key);
+    if key.is_none() {
+        println!("compare the key with the one the box shows, or pass it with --key");
+    }
+    match verified.holds {
+        true => println!("the proof holds"),
+        false => println!("the proof DOES NOT hold"),
+    }
+    Ok(if verified.holds { 0 } else { 6 })
+}

@@ -1,0 +1,339 @@
+//! An install from its first look to its receipt.
+//!
+//! Owns the order: [`prepare`] looks and decides, [`execute`] checks, writes and proves. Between the two a person may
+//! look at the plan. How it goes is told through [`Progress`]; a person stops it through [`Stop`].
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use siris_ibu::{Class, Sha256, SignedManifest};
+
+use crate::answers::{Answers, InstallId};
+use crate::apply::{self, ApplyError, BootFiles, Sources};
+use crate::check::{self, CheckError};
+use crate::facts::{Disk, DiskName, Facts};
+use crate::host::{Host, HostError};
+use crate::observe::observe;
+use crate::plan::{self, Image, Plan, Purpose};
+use crate::prove::{self, Evidence, Proof};
+use crate::receipt::{self, BoxKey, Receipt, ReceiptError, WrittenDisk};
+use crate::refusal::Refusals;
+use crate::state::{self, StateError};
+
+/// How an install is told about.
+pub trait Progress {
+    /// A step begins; `total` bytes, or 0 where that is not known.
+    fn step(&mut self, what: &str, total: u64);
+    /// The step has come to byte `done`.
+    fn at(&mut self, done: u64);
+    /// The step is over.
+    fn done(&mut self);
+    /// Something to be told.
+    fn line(&mut self, text: &str);
+}
+
+/// Tells nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn step(&mut self, _: &str, _: u64) {}
+    fn at(&mut self, _: u64) {}
+    fn done(&mut self) {}
+    fn line(&mut self, _: &str) {}
+}
+
+/// Whether a person wants to stop.
+#[derive(Debug, Clone, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Set by SIGINT and SIGTERM.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn on_signals() -> io::Result<Self> {
+        let stop = Self::default();
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(&stop.0))?;
+        }
+        Ok(stop)
+    }
+
+    /// Wants it.
+    pub fn want(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is wanted.
+    pub fn wanted(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Why an install did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// Nothing was written.
+    #[error(transparent)]
+    Refused(#[from] Refusals),
+    /// Nothing was written: the machine cannot be looked at.
+    #[error("nothing was written: the machine cannot be looked at")]
+    Look(#[source] HostError),
+    /// Nothing was written: the state partition could not be made.
+    #[error("nothing was written: the state partition could not be made")]
+    State(#[source] StateError),
+    /// Nothing was written: no key could be made.
+    #[error("nothing was written: no key could be made")]
+    Key(#[source] ReceiptError),
+    /// Nothing was written: a file is missing.
+    #[error("nothing was written: the installer's own files are not complete")]
+    Files(#[source] ApplyError),
+    /// A person stopped it before the first write.
+    #[error("stopped; nothing was written")]
+    StoppedBefore,
+    /// A person stopped it, or it failed, after the first write.
+    #[error("the install did not come to its end: run the installer again to complete it; {others}")]
+    Incomplete {
+        /// What is known of the other disks.
+        others: String,
+        /// What went wrong.
+        source: ApplyError,
+    },
+    /// The system is there, its proof could not be taken.
+    #[error("the system is written, but the proof could not be taken: look at the disks before you boot it")]
+    Prove(#[source] HostError),
+    /// What stays on a target cannot be read.
+    #[error("{}", if *.written { "the system is written, but what stayed beside it could not be read again" } else {
+        "nothing was written: what is to stay beside the system cannot be read" })]
+    Kept {
+        /// The system was written before.
+        written: bool,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// The system is there, its receipt is not.
+    #[error("the system is written, but its receipt could not be stored")]
+    Seal(#[source] ApplyError),
+    /// The receipt could not be made.
+    #[error("the system is written, but its receipt could not be made")]
+    Receipt(#[source] ReceiptError),
+}
+
+impl InstallError {
+    /// Stable name of the error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Refused(refusals) => refusals.0.first().map_or("refused", |refusal| refusal.code),
+            Self::Look(error) | Self::Prove(error) => error.code(),
+            Self::State(error) => error.code(),
+            Self::Key(error) | Self::Receipt(error) => error.code(),
+            Self::StoppedBefore => "stopped",
+            Self::Kept { .. } => "kept-unreadable",
+            Self::Files(error) | Self::Incomplete { source: error, .. } | Self::Seal(error) => error.code(),
+        }
+    }
+
+    /// Who must act.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Refused(_) | Self::StoppedBefore => Class::Input,
+            Self::Look(error) | Self::Prove(error) => error.class(),
+            Self::Kept { .. } => Class::Host,
+            Self::State(error) => error.class(),
+            Self::Key(error) | Self::Receipt(error) => error.class(),
+            Self::Files(error) | Self::Incomplete { source: error, .. } | Self::Seal(error) => error.class(),
+        }
+    }
+}
+
+/// What was looked at and decided.
+#[derive(Debug)]
+pub struct Prepared {
+    /// What was found.
+    pub facts: Facts,
+    /// What is decided.
+    pub plan: Plan,
+    /// The payload's manifest.
+    pub signed: SignedManifest,
+}
+
+/// What came of looking.
+#[derive(Debug)]
+pub enum Preparation {
+    /// An install can begin.
+    Ready(Box<Prepared>),
+    /// This very install was finished before, on this disk.
+    AlreadyThere {
+        /// The disk.
+        disk: DiskName,
+        /// The install.
+        id: InstallId,
+    },
+}
+
+/// The id of an install whose answers give none: the same answers with the same image are the same install.
+pub fn id_of(answers: &[u8], manifest: Sha256) -> InstallId {
+    let digest = Sha256::of(&[answers, manifest.as_bytes()].concat()).to_string();
+    // Hexadecimal digits, fewer than 40.
+    digest[..32].parse().expect("digits make an id")
+}
+
+/// Looks at the machine and decides. `answers_bytes` is what the answers were read from; none where a person gave
+/// them. With `again`, an install that was finished before is done once more.
+///
+/// # Errors
+/// Every reason that stands against an install.
+pub fn prepare(
+    host: &Host,
+    answers: &Answers,
+    answers_bytes: Option<&[u8]>,
+    again: bool,
+) -> Result<Preparation, InstallError> {
+    let (signed, image) = check::manifest(host).map_err(|error| Refusals(vec![error.refusal()]))?;
+    let facts = observe(host).map_err(InstallError::Look)?;
+    let id = match (&answers.id, answers_bytes) {
+        (Some(id), _) => id.clone(),
+        (None, Some(bytes)) => id_of(bytes, image.digest),
+        // A UUID is letters, digits and dashes.
+        (None, None) => uuid::Uuid::new_v4().to_string().parse().expect("a UUID is an id"),
+    };
+    let done = |disk: &&Disk| disk.siris().is_some_and(|s| s.receipt && s.install.as_deref() == Some(id.as_str()));
+    if let Some(disk) = facts.disks.iter().find(done).filter(|_| !again) {
+        return Ok(Preparation::AlreadyThere { disk: disk.name.clone(), id });
+    }
+    let plan = decide(&facts, answers, &image, id)?;
+    Ok(Preparation::Ready(Box::new(Prepared { facts, plan, signed })))
+}
+
+fn decide(facts: &Facts, answers: &Answers, image: &Image, id: InstallId) -> Result<Plan, InstallError> {
+    let seed = Sha256::of(uuid::Uuid::new_v4().as_bytes());
+    Ok(plan::plan(facts, answers, &Purpose { image, id, seed })?)
+}
+
+/// A finished install.
+#[derive(Debug)]
+pub struct Finished {
+    /// The proof that nothing else was written.
+    pub proof: Proof,
+    /// The file of the receipt, as it is on the state partition.
+    pub receipt: Vec<u8>,
+    /// The public key that signed it.
+    pub key: String,
+}
+
+/// Does what was decided.
+///
+/// # Errors
+/// [`InstallError`], which says whether anything was written.
+pub fn execute(
+    host: &Host,
+    prepared: &Prepared,
+    answers: &Answers,
+    progress: &mut dyn Progress,
+    stop: &Stop,
+) -> Result<Finished, InstallError> {
+    let Prepared { facts, plan, signed } = prepared;
+    let started = now();
+    let key = BoxKey::generate().map_err(InstallError::Key)?;
+    let files = state::files(plan, answers, &key.to_bytes());
+    let mut image = state::Image::make(&host.path("/run"), &files).map_err(InstallError::State)?;
+    let boot = BootFiles::load(host).map_err(InstallError::Files)?;
+    let opened: Vec<&DiskName> = plan.opened().collect();
+    let fenced = |disk: &Disk| !opened.contains(&&disk.name) && facts.medium.as_ref() != Some(&disk.name);
+    progress.step("looking at the other disks", 0);
+    let before = prove::all(host, facts, &fenced).map_err(InstallError::Look)?;
+    progress.done();
+    let kept = prove::kept(host, plan, progress, stop);
+    if stop.wanted() {
+        return Err(InstallError::StoppedBefore);
+    }
+    let kept = kept.map_err(|source| InstallError::Kept { written: false, source })?;
+    match check::members(host, signed, progress, stop) {
+        Err(CheckError::Stopped) => return Err(InstallError::StoppedBefore),
+        result => result.map_err(|error| Refusals(vec![error.refusal()]))?,
+    }
+    unchanged(facts, &observe(host).map_err(InstallError::Look)?)?;
+    if stop.wanted() {
+        return Err(InstallError::StoppedBefore);
+    }
+
+    let broken_off = |error| incomplete(host, facts, &before, &fenced, error);
+    let mut written = Vec::new();
+    for target in &plan.targets {
+        let mut sources = Sources { signed, boot: &boot, state: &mut image };
+        written.push(apply::apply(host, plan, target, &mut sources, progress, stop).map_err(broken_off)?);
+    }
+    for disabled in &plan.disabled {
+        apply::disable(host, disabled).map_err(broken_off)?;
+    }
+    progress.step("proving that no other disk was written", 0);
+    let proof = proof(host, facts, &before, &fenced).map_err(InstallError::Prove)?;
+    progress.done();
+    // From here on there is nothing to be stopped: the system is complete.
+    let kept_after = prove::kept(host, plan, progress, &Stop::default());
+    let proof = proof.with_kept(&kept, kept_after.map_err(|source| InstallError::Kept { written: true, source })?);
+    let disks: Vec<WrittenDisk<'_>> = plan
+        .targets
+        .iter()
+        .zip(&written)
+        .map(|(target, written)| WrittenDisk {
+            target,
+            disk_guid: written.layout().guid().to_string(),
+            state_sha256: image.sha256(),
+        })
+        .collect();
+    let receipt = Receipt::new(plan, &disks, &proof, started, now());
+    let receipt = receipt::sign(&receipt, &key).map_err(InstallError::Receipt)?;
+    for written in written {
+        written.seal(&image, &receipt, &plan.id).map_err(InstallError::Seal)?;
+    }
+    Ok(Finished { proof, receipt, key: key.public() })
+}
+
+/// Seconds since 1970, by a clock that may be wrong.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// What was decided holds only for the machine that it was decided for.
+fn unchanged(before: &Facts, now: &Facts) -> Result<(), Refusals> {
+    if before == now {
+        return Ok(());
+    }
+    let names = before.disks.iter().chain(&now.disks).map(|disk| &disk.name);
+    let mut changed: Vec<String> =
+        names.filter(|name| before.disk(name) != now.disk(name)).map(|name| format!("/dev/{name}")).collect();
+    changed.sort();
+    changed.dedup();
+    let what = if changed.is_empty() { "its pools".to_owned() } else { changed.join(", ") };
+    let mut refusals = Refusals::default();
+    refusals.add("machine-changed", format!("the machine changed since the plan was made: {what}"), "start again");
+    Err(refusals)
+}
+
+fn proof(host: &Host, facts: &Facts, before: &[Evidence], fenced: &dyn Fn(&Disk) -> bool) -> Result<Proof, HostError> {
+    let after = prove::all(host, &observe(host)?, fenced)?;
+    Ok(prove::compare(before, &after, facts.live))
+}
+
+/// An install that broke off: what can still be said of the other disks is said.
+fn incomplete(
+    host: &Host,
+    facts: &Facts,
+    before: &[Evidence],
+    fenced: &dyn Fn(&Disk) -> bool,
+    source: ApplyError,
+) -> InstallError {
+    let others = match proof(host, facts, before, fenced) {
+        Ok(proof) if proof.holds => "every other disk was looked at again and is as it was".to_owned(),
+        Ok(proof) => format!("LOOK AT THE OTHER DISKS: {}", proof.failures.join("; ")),
+        Err(error) => format!("the other disks could not be looked at again ({error})"),
+    };
+    InstallError::Incomplete { others, source }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! Installing from the medium: the system comes onto the one disk it was told, and no other disk is touched.
+//!
+//! That a pool's disks are as they were is found out from outside: the SHA-256 of all of each, before and after.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{must_contain, standard};
+use crate::case::Case;
+use crate::disk;
+use crate::lab::Bench;
+use crate::machine::{Bus, Carrier, Firmware, Spec};
+use crate::vm::{Machine, Vm};
+
+const GROUP: &str = "install";
+/// How long an install may take before it counts as hung.
+const INSTALL: Duration = Duration::from_secs(900);
+/// The data disks of the machines here.
+const DISKS: [u32; 4] = [256; 4];
+
+/// The suite's cases.
+pub fn cases() -> Vec<Case> {
+    let mut cases = vec![
+        Case::quick(
+            GROUP,
+            "a storage node's OS disk is replaced from a USB CD, its pool untouched and then imported",
+            |bench| replace(bench, Firmware::Bios, Bus::Sata, Carrier::UsbCd),
+        ),
+        Case::quick(GROUP, "a refused install writes nothing at all", refused),
+    ];
+    for (firmware, bus, carrier, name) in [
+        (Firmware::Uefi, Bus::Nvme, Carrier::SataCd, "the same under UEFI, from a SATA CD onto NVMe"),
+        (Firmware::Uefi, Bus::Virtio, Carrier::UsbDisk, "the same under UEFI, from a USB stick onto virtio"),
+        (Firmware::Bios, Bus::Virtio, Carrier::UsbDisk, "the same under BIOS, from a USB stick onto virtio"),
+    ] {
+        cases.push(Case::full(GROUP, name, move |bench| replace(bench, firmware, bus, carrier)));
+    }
+    cases.into_iter().map(Case::with_iso).collect()
+}
+
+/// A machine off, with a pool on its four data disks that was in use when the power went, and the digest of its file.
+fn storage_node<'a>(bench: &Bench<'a>) -> Result<(Machine<'a>, String)> {
+    let vm = standard(bench)?;
+    let by_id = "/dev/disk/by-id/virtio-data";
+    vm.guest.ok("zgenhostid -f 0badcafe 2>/dev/null || true")?;
+    vm.guest.ok(&format!(
+        "zpool create -o cachefile=none -R /srv/pools/tank tank raidz2 {by_id}0 {by_id}1 {by_id}2 {by_id}3 && zfs create tank/data"
+    ))?;
+    let mount = vm.guest.ok("zfs get -Hpo value mountpoint tank/data")?;
+    let digest = vm.guest.ok(&format!(
+        "head -c 20000000 /dev/urandom > {mount}/file && zfs snapshot tank/data@1568402268 && zpool sync tank && sha256sum < {mount}/file"
+    ))?;
+    Ok((vm.cut_power()?, digest))
+}
+
+/// The node with its OS disk replaced by a blank one, and the medium in it.
+fn with_medium<'a>(bench: &Bench<'a>, node: &Machine<'a>, spec: Spec) -> Result<Machine<'a>> {
+    let machine = Machine::blank(bench, spec)?;
+    for number in 0..DISKS.len() {
+        let name = format!("data{number}");
+        fs::rename(node.disk(&name), machine.disk(&name))?;
+    }
+    Ok(machine)
+}
+
+fn digests(machine: &Machine<'_>) -> Result<Vec<String>> {
+    (0..DISKS.len()).map(|number| disk::digest(machine.lab(), &machine.disk(&format!("data{number}")))).collect()
+}
+
+fn answers(bench: &Bench<'_>, more: &str) -> Result<String> {
+    Ok(format!(
+        "schema = 1\nid = \"test-1\"\nmode = \"os-only\"\nend = \"poweroff\"\n\
+         [identity]\nrole = \"cloud\"\nhostname = \"node7\"\n[access]\nssh-keys = [\"{}\"]\n{more}",
+        bench.lab.public_key()?
+    ))
+}
+
+fn spec(bench: &Bench<'_>, firmware: Firmware, bus: Bus, carrier: Carrier, answers: &str) -> Result<Spec> {
+    let mut spec = Spec::bare(firmware, bus)
+        .with("ssh.authorized_keys.root", &bench.lab.public_key()?)
+        .with("siris.install", answers)
+        .with_data_disks(&DISKS)
+        .with_medium(carrier, bench.lab.iso()?);
+    spec.memory_mib = 4096;
+    Ok(spec)
+}
+
+/// Chooses the menu's default at once.
+fn start<'a>(machine: Machine<'a>) -> Result<Vm<'a>> {
+    let mut vm = machine.start()?;
+    vm.serial.wait("executed automatically", Duration::from_secs(120)).context("the medium's menu")?;
+    vm.serial.type_text("\r")?;
+    Ok(vm)
+}
+
+fn replace(bench: &Bench<'_>, firmware: Firmware, bus: Bus, carrier: Carrier) -> Result<()> {
+    let (node, data) = storage_node(bench)?;
+    let target = "[target]\ndisk = \"serial:os\"\n[[pools]]\nname = \"tank\"\nmembers = 4\n";
+    let machine = with_medium(bench, &node, spec(bench, firmware, bus, carrier, &answers(bench, target)?)?)?;
+    let before = digests(&machine)?;
+    let mut vm = start(machine)?;
+    vm.serial.wait("proven:", INSTALL).context("install")?;
+    let mut machine = vm.switched_off(Duration::from_secs(180))?;
+    ensure!(digests(&machine)? == before, "a disk of the pool is not what it was before the install");
+
+    machine.spec_mut().medium = None;
+    machine.spec_mut().credentials.clear();
+    let mut vm = machine.start()?;
+    vm.wait_healthy()?;
+    let status = vm.guest.ok("sirisctl status")?;
+    must_contain(&status, "node7", "the status")?;
+    must_contain(&status, "cloud", "the status")?;
+    ensure!(vm.guest.ok("zpool list -Ho name,health")? == "tank\tONLINE", "the pool was not imported at first boot");
+    let found = vm.guest.ok("[ \"$(zfs get -Ho value mounted tank/data)\" = yes ] || zfs mount tank/data; \
+         sha256sum < \"$(zfs get -Hpo value mountpoint tank/data)/file\"")?;
+    ensure!(found == data, "the pool came back with other data");
+    must_contain(&vm.guest.ok("zfs list -t snapshot -Ho name")?, "tank/data@1568402268", "the snapshots")
+}
+
+fn refused(bench: &Bench<'_>) -> Result<()> {
+    let (node, _) = storage_node(bench)?;
+    let target = "[target]\ndisk = \"serial:data0\"\n";
+    let spec = spec(bench, Firmware::Bios, Bus::Sata, Carrier::UsbCd, &answers(bench, target)?)?;
+    let machine = with_medium(bench, &node, spec)?;
+    let (before, blank) = (digests(&machine)?, disk::digest(bench.lab, &machine.disk("os"))?);
+    let mut vm = start(machine)?;
+    vm.serial.wait("target-in-pool", INSTALL).context("the refusal")?;
+    vm.serial.wait("ended with status 3", Duration::from_secs(60))?;
+    let machine = vm.cut_power()?;
+    ensure!(digests(&machine)? == before, "a disk of the pool was written to");
+    ensure!(disk::digest(bench.lab, &machine.disk("os"))? == blank, "the OS disk was written to");
+    Ok(())
+}
