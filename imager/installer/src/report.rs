@@ -105,7 +105,8 @@ pub fn table(facts: &Facts) -> String {
     text
 }
 
-fn clip(text: &str, width: usize) -> String {
+/// At most `width` characters of a line.
+pub(crate) fn clip(text: &str, width: usize) -> String {
     match text.chars().count() > width {
         true => text.chars().take(width - 1).chain(['~']).collect(),
         false => text.to_owned(),

@@ -21,7 +21,8 @@ impl fmt::Display for Plan {
         writeln!(f, "\nStays as it is, not one byte written: {count} {}", if count == 1 { "disk" } else { "disks" })?;
         for fenced in &self.fenced {
             let medium = if fenced.medium { " (the installer's medium)" } else { "" };
-            writeln!(f, "  {:<8} {:<20} {}{medium}", fenced.disk, fenced.identity, fenced.carries)?;
+            let line = format!("  {:<8} {:<20} {}{medium}", fenced.disk, fenced.identity, fenced.carries);
+            writeln!(f, "{}", crate::report::clip(&line, 79))?;
         }
         for pool in &self.pools {
             let fate = match pool.fate {
@@ -31,11 +32,8 @@ impl fmt::Display for Plan {
                 Fate::Destroy => "GIVEN UP",
             };
             let (found, all) = pool.devices;
-            writeln!(
-                f,
-                "  pool \"{}\" (guid {}), {}, {found} of {all} devices: {fate}",
-                pool.name, pool.guid, pool.health
-            )?;
+            writeln!(f, "  pool \"{}\" (guid {})", pool.name, pool.guid)?;
+            writeln!(f, "    {}, {found} of {all} devices: {fate}", pool.health)?;
         }
         writeln!(f, "\nThe new system")?;
         match self.hostid {

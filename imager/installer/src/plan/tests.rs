@@ -136,7 +136,7 @@ fn all_reasons_are_told_at_once() {
     let codes = decide(&facts, &answers).unwrap_err().codes();
     assert_eq!(
         codes,
-        ["target-in-pool", "not-live", "other-os-undecided", "other-os-undecided", "pool-incomplete"],
+        ["target-in-pool", "other-os-undecided", "other-os-undecided", "not-live", "pool-incomplete"],
         "an OS on both halves of a mirror counts as two"
     );
 }

@@ -196,7 +196,7 @@ fn old_disk(machine: &TestBox, name: &str) -> (u64, u64) {
     use siris_slots::layout::KeptEntry;
     use siris_slots::{Layout, Sizes, guid::GuidSource};
     let path = machine.disk(name, 3 * GIB);
-    let mut entry = |number: u32, first: u64, last: u64, label: &str| {
+    let entry = |number: u32, first: u64, last: u64, label: &str| {
         let mut raw = [0x5a; 128];
         raw[32..40].copy_from_slice(&first.to_le_bytes());
         raw[40..48].copy_from_slice(&last.to_le_bytes());
