@@ -11,6 +11,8 @@ use siris_host::cmd::{Cmd, Tool};
 use siris_host::files::write_atomic;
 use siris_ibu::bundle::{self, Bodies};
 use siris_ibu::{ByteSize, Sha256, SignedManifest};
+use siris_installer::answers::Answers;
+use siris_installer::run::id_of;
 use siris_slots::SectorSize;
 use siris_slots::device::Zeros;
 use siris_slots::fat::{self, FatFile, FatSpec};
@@ -44,6 +46,7 @@ pub struct IsoArtefacts {
 /// # Errors
 /// [`BuildError`]; nothing is then left under the final name.
 pub fn iso(request: &Request, answers: Option<&Path>, progress: &Progress) -> Result<IsoArtefacts, BuildError> {
+    let answers = answers.map(Answered::read).transpose()?;
     let layers = Layers::make(request, progress)?;
     let cache = &layers.session.cache;
     let parts = layers.parts(progress);
@@ -60,14 +63,12 @@ pub fn iso(request: &Request, answers: Option<&Path>, progress: &Progress) -> Re
     let grub = parts.grub_of_medium()?;
     let signed = layers.payload(request).signed(&layers.boot, &layers.key.secret)?;
     let bundle = bundle_layer(&layers, &signed, cache, progress)?;
-    let answers = answers.map(|path| fs::read(path).map_err(BuildError::io("read", path))).transpose()?;
-
     let step = progress.step("installer medium");
     fs::create_dir_all(&request.out).map_err(BuildError::io("make", &request.out))?;
     let name = format!("{}-{}.iso", layers.session.profile.name, request.version);
     let (iso, latest) = (request.out.join(&name), request.out.join("latest.iso"));
     let work = tempfile::tempdir_in(&request.out).map_err(BuildError::io("make a directory in", &request.out))?;
-    let medium = Medium { layers: &layers, live: &live, grub: &grub, signed: &signed, answers: answers.as_deref() };
+    let medium = Medium { layers: &layers, live: &live, grub: &grub, signed: &signed, answers: answers.as_ref() };
     medium.lay_out(&bundle, work.path())?;
     medium.write(work.path())?;
     fs::rename(work.path().join("medium.iso"), &iso).map_err(BuildError::io("put in place", &iso))?;
@@ -137,16 +138,29 @@ struct Medium<'a> {
     live: &'a Layer,
     grub: &'a Layer,
     signed: &'a SignedManifest,
-    answers: Option<&'a [u8]>,
+    answers: Option<&'a Answered>,
+}
+
+/// Answers that go on a medium, found sound.
+struct Answered {
+    bytes: Vec<u8>,
+    answers: Answers,
+}
+
+impl Answered {
+    fn read(path: &Path) -> Result<Self, BuildError> {
+        let bytes = read(path)?;
+        let answers = Answers::parse(&bytes).map_err(|source| BuildError::Answers { path: path.to_owned(), source })?;
+        Ok(Self { bytes, answers })
+    }
 }
 
 impl Medium<'_> {
-    /// What tells this medium from others: the payload and the answers it carries. It is also the name of the mark
-    /// that an unattended install leaves on the disk (8.3, so that any FAT reader finds it).
+    /// The id that an install from this medium has: a disk on which it was finished says so in its boot environment.
     fn id(&self) -> String {
-        let mut all = self.signed.bytes().to_vec();
-        all.extend_from_slice(self.answers.unwrap_or_default());
-        Sha256::of(&all).to_string()[..8].to_owned()
+        let Some(Answered { bytes, answers }) = self.answers else { return String::new() };
+        let id = answers.id.clone();
+        id.unwrap_or_else(|| id_of(bytes, Sha256::of(self.signed.bytes()))).to_string()
     }
 
     fn lay_out(&self, bundle: &Layer, work: &Path) -> Result<(), BuildError> {
@@ -169,7 +183,7 @@ impl Medium<'_> {
             .replace("@OPTIONS@", &self.options());
         write_atomic(&siris.join("grub.cfg"), config.as_bytes())?;
         if let Some(answers) = self.answers {
-            write_atomic(&work.join("tree/install.toml"), answers)?;
+            write_atomic(&work.join("tree/install.toml"), &answers.bytes)?;
         }
         let boot_hybrid = self.grub.path.join("boot_hybrid.img");
         fs::copy(&boot_hybrid, work.join("boot_hybrid.img")).map_err(BuildError::io("copy", &boot_hybrid))?;

@@ -48,6 +48,12 @@ pub enum BuildError {
     NotRoot,
     #[error("the built root lacks {what}")]
     Incomplete { what: String },
+    #[error("cannot use the answers in {}", .path.display())]
+    Answers {
+        path: PathBuf,
+        #[source]
+        source: siris_installer::answers::AnswersError,
+    },
     #[error("{what}: {message}")]
     Payload { what: &'static str, message: String },
     #[error("not enough space: {} has {free} MiB free, and this build needs some {need} MiB there: make room, or point {elsewhere}", .path.display())]
@@ -67,6 +73,7 @@ impl BuildError {
             BuildError::Io { .. } | BuildError::File(_) => "io-failed",
             BuildError::NotRoot => "not-root",
             BuildError::Incomplete { .. } => "incomplete-root",
+            BuildError::Answers { .. } => "answers-faulty",
             BuildError::Payload { .. } => "bad-payload",
             BuildError::NoSpace { .. } => "no-space",
         }

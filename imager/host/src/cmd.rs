@@ -62,6 +62,7 @@ tools! {
     MkfsErofs = "mkfs.erofs", "erofs-utils";
     MkfsExt4 = "mkfs.ext4", "e2fsprogs";
     Mmdebstrap = "mmdebstrap", "mmdebstrap";
+    NetplanGenerate = "/usr/libexec/netplan/generate", "netplan-generator";
     Qemu = "qemu-system-x86_64", "qemu-system-x86";
     QemuImg = "qemu-img", "qemu-utils";
     QemuIo = "qemu-io", "qemu-utils";

@@ -10,6 +10,7 @@ use std::fs;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
+use siris_host::cmd::CmdError;
 use siris_ibu::{Class, MemberKind, Sha256, SignedManifest};
 use siris_slots::bootenv::{self, BootEnv};
 use siris_slots::compose::{BiosCode, ComposeError, ComposeInput, write_content};
@@ -20,7 +21,10 @@ use siris_slots::layout::Part;
 use siris_slots::writer::{Payload, WriteOptions};
 use siris_slots::{Layout, SectorSize, Slot};
 
+mod newpool;
 mod open;
+
+pub use newpool::create;
 
 use crate::check::{self, CheckError};
 use crate::host::{Host, HostError};
@@ -73,6 +77,12 @@ pub enum ApplyError {
     /// The plan is for another disk than this.
     #[error("the plan for /dev/{0} does not come out again")]
     Plan(String),
+    /// ZFS did not make the pool.
+    #[error("making the pool")]
+    Pool(#[source] CmdError),
+    /// The pool that was made is not to be found.
+    #[error("pool \"{0}\" was made, but no label says so")]
+    NoPool(String),
     /// A person stopped it.
     #[error("stopped")]
     Stopped,
@@ -92,6 +102,7 @@ impl ApplyError {
             Self::Device(..) => "target-read",
             Self::State(error) => error.code(),
             Self::Plan(_) => "plan",
+            Self::Pool(_) | Self::NoPool(_) => "pool-create",
             Self::Stopped => "stopped",
         }
     }
@@ -107,7 +118,7 @@ impl ApplyError {
             Self::State(error) => error.class(),
             Self::Plan(_) => Class::Bug,
             Self::Stopped => Class::Input,
-            Self::Wipe(..) | Self::ReadBack { .. } | Self::Device(..) => Class::Host,
+            Self::Pool(_) | Self::NoPool(_) | Self::Wipe(..) | Self::ReadBack { .. } | Self::Device(..) => Class::Host,
         }
     }
 }

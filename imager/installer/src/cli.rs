@@ -10,6 +10,7 @@ use siris_host::cmd::{Cmd, Tool};
 use siris_installer::answers::{Answers, AnswersError, End};
 use siris_installer::facts::Facts;
 use siris_installer::host::Host;
+use siris_installer::interact::{self, Chosen, InteractError};
 use siris_installer::observe::observe;
 use siris_installer::run::{self, Finished, InstallError, Preparation, Stop};
 use siris_installer::{find, receipt, report};
@@ -101,7 +102,11 @@ fn status(error: &anyhow::Error) -> u8 {
     if error.downcast_ref::<AnswersError>().is_some() {
         return 4;
     }
-    match error.downcast_ref::<InstallError>() {
+    let install = error.downcast_ref::<InstallError>().or_else(|| match error.downcast_ref::<InteractError>() {
+        Some(InteractError::Install(error)) => Some(error),
+        _ => None,
+    });
+    match install {
         Some(InstallError::Refused(_)) => 3,
         Some(InstallError::Incomplete { .. }) => 5,
         Some(InstallError::Prove(_)) => 6,
@@ -112,6 +117,10 @@ fn status(error: &anyhow::Error) -> u8 {
 
 fn run(cli: &Cli) -> anyhow::Result<u8> {
     let host = Host::new(&cli.root);
+    if host.is_machine() && !matches!(cli.command, Command::VerifyReceipt { .. }) {
+        // Links and serial numbers are udev's. A device that never settles is no reason not to go on without it.
+        let _ = Cmd::new(Tool::Udevadm).args(["settle", "--timeout=60"]).run();
+    }
     match &cli.command {
         Command::Inspect { json } => inspect(&observe(&host)?, *json),
         Command::Plan { given, json } => show_plan(&host, given, *json),
@@ -146,7 +155,7 @@ fn answers(host: &Host, given: &Given) -> anyhow::Result<Option<(Answers, Vec<u8
 
 fn show_plan(host: &Host, given: &Given, json: bool) -> anyhow::Result<u8> {
     let (answers, bytes) = answers(host, given)?.context("there are no answers to plan for: pass --answers FILE")?;
-    match run::prepare(host, &answers, Some(&bytes), false)? {
+    match run::prepare(host, &answers, &bytes, false)? {
         Preparation::AlreadyThere { disk, id } => already(disk.as_str(), id.as_str()),
         Preparation::Ready(prepared) => {
             match json {
@@ -163,21 +172,46 @@ fn already(disk: &str, id: &str) -> anyhow::Result<u8> {
     Ok(7)
 }
 
+/// How often an unattended install starts over because a disk came late.
+const TRIES: u32 = 5;
+
 fn install(host: &Host, given: &Given, again: bool, stay: bool) -> anyhow::Result<u8> {
+    let Some((answers, bytes)) = answers(host, given)? else { return interactive(host, stay) };
     let stop = Stop::on_signals().context("cannot watch for signals")?;
-    let Some((answers, bytes)) = answers(host, given)? else {
-        anyhow::bail!("there are no answers: pass --answers FILE");
-    };
-    let prepared = match run::prepare(host, &answers, Some(&bytes), again)? {
-        Preparation::AlreadyThere { disk, id } => return already(disk.as_str(), id.as_str()),
-        Preparation::Ready(prepared) => prepared,
-    };
-    print!("{}", prepared.plan);
     let mut screen = Screen::new();
-    let finished = run::execute(host, &prepared, &answers, &mut screen, &stop)?;
-    let code = finish(&finished);
+    let mut left = TRIES;
+    loop {
+        left -= 1;
+        let prepared = match run::prepare(host, &answers, &bytes, again)? {
+            Preparation::AlreadyThere { disk, id } => return already(disk.as_str(), id.as_str()),
+            Preparation::Ready(prepared) => prepared,
+        };
+        print!("{}", prepared.plan);
+        match run::execute(host, &prepared, &mut screen, &stop) {
+            Err(error) if left > 0 && error.code() == "machine-changed" => eprintln!("{error}\nlooking again"),
+            Err(error) => return Err(error.into()),
+            Ok(finished) => return conclude(&finished, prepared.plan.end, stay),
+        }
+    }
+}
+
+fn interactive(host: &Host, stay: bool) -> anyhow::Result<u8> {
+    let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
+    let chosen = interact::ask(host, &mut stdin.lock(), &mut stdout.lock())?;
+    let Chosen::Install(prepared) = chosen else {
+        println!("nothing was written");
+        return Ok(8);
+    };
+    // Only now: while questions are asked, Ctrl-C simply ends.
+    let stop = Stop::on_signals().context("cannot watch for signals")?;
+    let finished = run::execute(host, &prepared, &mut Screen::new(), &stop)?;
+    conclude(&finished, prepared.plan.end, stay)
+}
+
+fn conclude(finished: &Finished, end: End, stay: bool) -> anyhow::Result<u8> {
+    let code = finish(finished);
     if code == 0 && !stay {
-        end(prepared.plan.end)?;
+        self::end(end)?;
     }
     Ok(code)
 }

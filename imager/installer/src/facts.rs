@@ -192,6 +192,19 @@ impl Disk {
         })
     }
 
+    /// First byte of the file system that an OS was found on.
+    pub fn old_root(&self) -> Option<u64> {
+        let of = |content: &[Content], start: u64| {
+            let found = content.iter().any(|content| matches!(content, Content::Os(_)));
+            let skip = content.iter().find_map(|content| match content {
+                Content::Md(md) => Some(md.data_start),
+                _ => None,
+            });
+            found.then(|| start + skip.unwrap_or(0))
+        };
+        of(&self.content, 0).or_else(|| self.partitions.iter().find_map(|part| of(&part.content, part.start)))
+    }
+
     /// Whether firmware may find something to boot on it, and what.
     pub fn boots(&self) -> Option<String> {
         let os = self.contents().find_map(|(_, content)| match content {

@@ -87,6 +87,11 @@ impl Host {
         Self { root: root.into() }
     }
 
+    /// Whether this is the machine itself, not a test's.
+    pub fn is_machine(&self) -> bool {
+        self.root == Path::new("/")
+    }
+
     /// Where the absolute path `path` lies.
     pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();

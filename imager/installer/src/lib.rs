@@ -10,10 +10,12 @@
 
 pub mod answers;
 pub mod apply;
+pub mod carry;
 pub mod check;
 pub mod facts;
 pub mod find;
 pub mod host;
+pub mod interact;
 pub mod observe;
 pub mod plan;
 pub mod prove;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use siris_ibu::{Class, Sha256};
 
-use crate::plan::{Disabled, Plan, PoolPlan, TargetPlan};
+use crate::plan::{Disabled, NewPoolPlan, Plan, PoolPlan, TargetPlan};
 use crate::prove::Proof;
 
 /// Why a receipt cannot be made, or is not believed.
@@ -97,6 +97,7 @@ pub struct Receipt<'a> {
     ended: u64,
     written: Vec<Written<'a>>,
     disabled: &'a [Disabled],
+    new_pool: Option<&'a NewPoolPlan>,
     pools: &'a [PoolPlan],
     proof: &'a Proof,
     /// What the figures cover, in words.
@@ -140,6 +141,7 @@ impl<'a> Receipt<'a> {
             ended,
             written: written.collect(),
             disabled: &plan.disabled,
+            new_pool: plan.new_pool.as_ref(),
             pools: &plan.pools,
             proof,
             covers: covers(),

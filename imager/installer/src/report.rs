@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::facts::{Content, Disk, Facts, Health, ZfsRole};
+use crate::facts::{Content, Disk, Facts, Health, Pool, ZfsRole};
 
 /// One content, in a few words.
 pub fn content(content: &Content, facts: &Facts) -> String {
@@ -35,6 +35,11 @@ pub fn content(content: &Content, facts: &Facts) -> String {
         },
         Content::Siris(siris) => format!("SIRIS OS {}", siris.version.as_deref().unwrap_or("(unknown)")),
     }
+}
+
+/// A pool, by name and guid.
+pub fn pool(pool: &Pool) -> String {
+    format!("\"{}\" (guid {}), {}", pool.name, pool.guid, pool.health)
 }
 
 /// Everything on a disk, the most telling first, in few words.

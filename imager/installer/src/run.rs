@@ -3,15 +3,18 @@
 //! Owns the order: [`prepare`] looks and decides, [`execute`] checks, writes and proves. Between the two a person may
 //! look at the plan. How it goes is told through [`Progress`]; a person stops it through [`Stop`].
 
+use std::fs::{self, File};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::fs::{FlockOperation, flock};
 use siris_ibu::{Class, Sha256, SignedManifest};
 
-use crate::answers::{Answers, InstallId};
+use crate::answers::{Answers, InstallId, Static};
 use crate::apply::{self, ApplyError, BootFiles, Sources};
+use crate::carry;
 use crate::check::{self, CheckError};
 use crate::facts::{Disk, DiskName, Facts};
 use crate::host::{Host, HostError};
@@ -158,6 +161,8 @@ pub struct Prepared {
     pub plan: Plan,
     /// The payload's manifest.
     pub signed: SignedManifest,
+    /// What is wanted, with what was carried over.
+    pub answers: Answers,
 }
 
 /// What came of looking.
@@ -181,36 +186,72 @@ pub fn id_of(answers: &[u8], manifest: Sha256) -> InstallId {
     digest[..32].parse().expect("digits make an id")
 }
 
-/// Looks at the machine and decides. `answers_bytes` is what the answers were read from; none where a person gave
-/// them. With `again`, an install that was finished before is done once more.
+/// What was looked at.
+#[derive(Debug)]
+pub struct Seen {
+    /// What was found.
+    pub facts: Facts,
+    /// What is to be installed.
+    pub image: Image,
+    /// Its manifest.
+    pub signed: SignedManifest,
+}
+
+/// Looks at the machine and at the payload's manifest.
+///
+/// # Errors
+/// When either cannot be trusted.
+pub fn look(host: &Host) -> Result<Seen, InstallError> {
+    let (signed, image) = check::manifest(host).map_err(|error| Refusals(vec![error.refusal()]))?;
+    Ok(Seen { facts: observe(host).map_err(InstallError::Look)?, image, signed })
+}
+
+impl Seen {
+    /// Decides. What is to be carried over is read here, and replaces in `answers` that it is.
+    ///
+    /// # Errors
+    /// Every reason that stands against it.
+    pub fn plan(&self, host: &Host, answers: &mut Answers, id: InstallId) -> Result<Plan, Refusals> {
+        let seed = Sha256::of(uuid::Uuid::new_v4().as_bytes());
+        let purpose = Purpose { image: &self.image, id, seed };
+        let plan = plan::plan(&self.facts, answers, &purpose)?;
+        if answers.network.kind != Static::CarryOver {
+            return Ok(plan);
+        }
+        let target = &plan.targets[0].disk;
+        let (network, from) = carry::network(host, &self.facts, target).map_err(|refusal| Refusals(vec![refusal]))?;
+        let given = std::mem::replace(&mut answers.network, network);
+        // What the answers say beside it goes first.
+        answers.network.dns.splice(0..0, given.dns);
+        answers.network.ntp.splice(0..0, given.ntp);
+        let mut plan = plan::plan(&self.facts, answers, &purpose)?;
+        plan.notes.push(format!("the network is carried over from {from}"));
+        Ok(plan)
+    }
+}
+
+/// A new id, for an install that a person asked for.
+pub fn new_id() -> InstallId {
+    // A UUID is letters, digits and dashes.
+    uuid::Uuid::new_v4().to_string().parse().expect("a UUID is an id")
+}
+
+/// Looks at the machine and decides. `answers_bytes` is what the answers were read from. With `again`, an install that
+/// was finished before is done once more.
 ///
 /// # Errors
 /// Every reason that stands against an install.
-pub fn prepare(
-    host: &Host,
-    answers: &Answers,
-    answers_bytes: Option<&[u8]>,
-    again: bool,
-) -> Result<Preparation, InstallError> {
-    let (signed, image) = check::manifest(host).map_err(|error| Refusals(vec![error.refusal()]))?;
-    let facts = observe(host).map_err(InstallError::Look)?;
-    let id = match (&answers.id, answers_bytes) {
-        (Some(id), _) => id.clone(),
-        (None, Some(bytes)) => id_of(bytes, image.digest),
-        // A UUID is letters, digits and dashes.
-        (None, None) => uuid::Uuid::new_v4().to_string().parse().expect("a UUID is an id"),
-    };
+pub fn prepare(host: &Host, answers: &Answers, answers_bytes: &[u8], again: bool) -> Result<Preparation, InstallError> {
+    let seen = look(host)?;
+    let id = answers.id.clone().unwrap_or_else(|| id_of(answers_bytes, seen.image.digest));
     let done = |disk: &&Disk| disk.siris().is_some_and(|s| s.receipt && s.install.as_deref() == Some(id.as_str()));
-    if let Some(disk) = facts.disks.iter().find(done).filter(|_| !again) {
+    if let Some(disk) = seen.facts.disks.iter().find(done).filter(|_| !again) {
         return Ok(Preparation::AlreadyThere { disk: disk.name.clone(), id });
     }
-    let plan = decide(&facts, answers, &image, id)?;
-    Ok(Preparation::Ready(Box::new(Prepared { facts, plan, signed })))
-}
-
-fn decide(facts: &Facts, answers: &Answers, image: &Image, id: InstallId) -> Result<Plan, InstallError> {
-    let seed = Sha256::of(uuid::Uuid::new_v4().as_bytes());
-    Ok(plan::plan(facts, answers, &Purpose { image, id, seed })?)
+    let mut answers = answers.clone();
+    let plan = seen.plan(host, &mut answers, id)?;
+    let Seen { facts, signed, .. } = seen;
+    Ok(Preparation::Ready(Box::new(Prepared { facts, plan, signed, answers })))
 }
 
 /// A finished install.
@@ -231,16 +272,17 @@ pub struct Finished {
 pub fn execute(
     host: &Host,
     prepared: &Prepared,
-    answers: &Answers,
     progress: &mut dyn Progress,
     stop: &Stop,
 ) -> Result<Finished, InstallError> {
-    let Prepared { facts, plan, signed } = prepared;
+    let Prepared { facts, plan, signed, answers } = prepared;
+    let _alone = alone(host)?;
     let started = now();
     let key = BoxKey::generate().map_err(InstallError::Key)?;
-    let files = state::files(plan, answers, &key.to_bytes());
-    let mut image = state::Image::make(&host.path("/run"), &files).map_err(InstallError::State)?;
     let boot = BootFiles::load(host).map_err(InstallError::Files)?;
+    // Once for nothing: what cannot be made is found out before the first write.
+    let make = |made| state::Image::make(&host.path("/run"), &state::files(plan, answers, &key.to_bytes(), made));
+    let mut image = make(None).map_err(InstallError::State)?;
     let opened: Vec<&DiskName> = plan.opened().collect();
     let fenced = |disk: &Disk| !opened.contains(&&disk.name) && facts.medium.as_ref() != Some(&disk.name);
     progress.step("looking at the other disks", 0);
@@ -261,6 +303,11 @@ pub fn execute(
     }
 
     let broken_off = |error| incomplete(host, facts, &before, &fenced, error);
+    if let Some(pool) = &plan.new_pool {
+        progress.line(&format!("making pool \"{}\"", pool.name));
+        let made = apply::create(host, pool).map_err(broken_off)?;
+        image = make(Some(made)).map_err(|error| broken_off(error.into()))?;
+    }
     let mut written = Vec::new();
     for target in &plan.targets {
         let mut sources = Sources { signed, boot: &boot, state: &mut image };
@@ -291,6 +338,23 @@ pub fn execute(
         written.seal(&image, &receipt, &plan.id).map_err(InstallError::Seal)?;
     }
     Ok(Finished { proof, receipt, key: key.public() })
+}
+
+/// Two consoles may ask at once; one of them installs.
+fn alone(host: &Host) -> Result<File, InstallError> {
+    let dir = host.path("/run/siris");
+    let path = dir.join("installer.lock");
+    let open = fs::create_dir_all(&dir).and_then(|()| File::create(&path));
+    let file = open.map_err(|source| InstallError::Look(HostError::Open { path, source }))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(_) => {
+            let mut refusals = Refusals::default();
+            let todo = "look at the other console (screen, serial line)";
+            refusals.add("install-running", "another install is running on this machine", todo);
+            Err(refusals.into())
+        }
+    }
 }
 
 /// Seconds since 1970, by a clock that may be wrong.

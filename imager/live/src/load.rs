@@ -21,7 +21,7 @@ const BUFFER: usize = 1 << 20;
 pub enum LoadError {
     /// A key in the initrd is not one.
     #[error("the initrd's key {0}")]
-    Key(String, #[source] KeyFileError),
+    Key(String, #[source] Box<KeyFileError>),
     /// The initrd's keys cannot be read.
     #[error("the initrd's keys")]
     Keys(#[source] io::Error),
@@ -79,7 +79,9 @@ pub fn keys(dir: &Path) -> Result<Vec<PublicKey>, LoadError> {
     for entry in fs::read_dir(dir).map_err(LoadError::Keys)? {
         let path = entry.map_err(LoadError::Keys)?.path();
         let bytes = fs::read(&path).map_err(LoadError::Keys)?;
-        keys.push(PublicKey::parse(&bytes).map_err(|error| LoadError::Key(path.display().to_string(), error))?);
+        keys.push(
+            PublicKey::parse(&bytes).map_err(|error| LoadError::Key(path.display().to_string(), Box::new(error)))?,
+        );
     }
     Ok(keys)
 }

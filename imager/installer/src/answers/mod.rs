@@ -17,7 +17,7 @@ use siris_zfs_label::PoolGuid;
 use crate::facts::Disk;
 
 pub use network::{Addressing, Base, Bond, Cidr, Interface, Mac, Network, Static, Vlan};
-pub use parse::{AnswersError, Fault};
+pub use parse::{AnswersError, Fault, is_authorized_key, is_hostname};
 
 /// How a disk is named so that it is the same one on the next boot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

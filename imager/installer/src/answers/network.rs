@@ -43,6 +43,8 @@ pub enum Static {
     Dhcp,
     /// As it is on the OS that is on the target.
     CarryOver,
+    /// Files of systemd-networkd, by name, as they are.
+    Files(Vec<(String, String)>),
     /// As written here.
     Given {
         /// Ports with addresses of their own.

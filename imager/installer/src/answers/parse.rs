@@ -251,7 +251,8 @@ fn identity(file: &super::file::IdentityFile, faults: &mut Faults) -> Identity {
     Identity { role, hostname: file.hostname.clone(), device_id, timezone: file.timezone.clone(), hostid }
 }
 
-fn is_hostname(text: &str) -> bool {
+/// A host name: labels of letters, digits and hyphens.
+pub fn is_hostname(text: &str) -> bool {
     let label = |label: &str| {
         let ends = !label.starts_with('-') && !label.ends_with('-');
         ends && (1..=63).contains(&label.len()) && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
@@ -259,19 +260,22 @@ fn is_hostname(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(label)
 }
 
+/// A line of authorized_keys, without a comment of its own.
+pub fn is_authorized_key(text: &str) -> bool {
+    let words: Vec<&str> = text.split(' ').collect();
+    let blob = |words: &[&str]| {
+        let kind = ["ssh-", "ecdsa-sha2-", "sk-"].iter().any(|kind| words[0].starts_with(kind));
+        let base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
+        kind && words[1].len() >= 32 && words[1].chars().all(base64)
+    };
+    !text.contains(char::is_control) && words.windows(2).any(blob)
+}
+
 fn access(file: super::file::AccessFile, faults: &mut Faults) -> Access {
     for (n, key) in file.ssh_keys.iter().enumerate() {
-        let words: Vec<&str> = key.split(' ').collect();
-        let blob = |words: &[&str]| {
-            let kind = ["ssh-", "ecdsa-sha2-", "sk-"].iter().any(|kind| words[0].starts_with(kind));
-            let base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
-            kind && words[1].len() >= 32 && words[1].chars().all(base64)
-        };
-        if key.contains(char::is_control) || !words.windows(2).any(blob) {
-            faults.add(
-                format!("access.ssh-keys[{n}]"),
-                "is no line of authorized_keys, such as \"ssh-ed25519 AAAA... who\"",
-            );
+        if !is_authorized_key(key) {
+            let what = "is no line of authorized_keys, such as \"ssh-ed25519 AAAA... who\"";
+            faults.add(format!("access.ssh-keys[{n}]"), what);
         }
     }
     if let Some(hash) = &file.password_hash

@@ -21,7 +21,7 @@ use siris_slots::{Slot, trailer};
 use crate::facts::{Content, Disk, DiskName, Facts, Firmware, Partition, Siris, TableKind};
 use crate::host::{Host, HostError};
 
-pub use os::cat;
+pub use os::{cat, list};
 pub use sysfs::{counters, partition_name, wwn_digits};
 
 /// Looks at the whole machine.

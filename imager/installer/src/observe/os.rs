@@ -44,8 +44,25 @@ pub fn cat(path: &Path, start: u64, file: &str) -> Option<String> {
     let device = format!("{}?offset={start}", path.display());
     // It ends with 0 whether there is such a file or not.
     let text = Cmd::new(Tool::Debugfs).args(["-R", &format!("cat {file}"), &device]).text().ok()?;
-    Some(text).filter(|text| !text.is_empty())
+    let text = text.strip_prefix(RETRIED).unwrap_or(&text);
+    Some(text.to_owned()).filter(|text| !text.is_empty())
 }
+
+/// The names in a directory of that file system, sorted.
+pub fn list(path: &Path, start: u64, dir: &str) -> Vec<String> {
+    let device = format!("{}?offset={start}", path.display());
+    // Lines of `/inode/mode/uid/gid/name/size/`.
+    let text = Cmd::new(Tool::Debugfs).args(["-R", &format!("ls -p {dir}"), &device]).text().unwrap_or_default();
+    let name = |line: &str| line.split('/').nth(5).map(str::to_owned);
+    let mut names: Vec<String> = text.lines().filter(|l| l.starts_with('/')).filter_map(name).collect();
+    // A name with a blank would be read as two arguments, and there is none that matters.
+    names.retain(|name| !name.is_empty() && !name.starts_with('.') && !name.contains([' ', '"']));
+    names.sort();
+    names
+}
+
+/// What debugfs says on standard output, of all places, before it goes on without checksums.
+const RETRIED: &str = "Checksum errors in superblock!  Retrying...\n";
 
 fn is_plain(text: &str) -> bool {
     !text.is_empty() && text.len() <= 64 && text.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))

@@ -5,6 +5,7 @@
 
 mod disable;
 mod keep;
+mod newpool;
 mod pools;
 mod print;
 mod target;
@@ -18,6 +19,7 @@ use crate::facts::{Disk, DiskName, Facts};
 use crate::refusal::Refusals;
 
 pub use disable::Disabled;
+pub use newpool::{DataDisk, NewPoolPlan};
 pub use pools::{HostId, PoolPlan};
 pub use target::{Kept, PartPlan, TargetPlan, Wipe};
 
@@ -44,6 +46,9 @@ pub struct Plan {
     pub manifest: Sha256,
     /// Disks that are written, the first one first.
     pub targets: Vec<TargetPlan>,
+    /// The pool that is made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_pool: Option<NewPoolPlan>,
     /// Other disks that are made unbootable.
     pub disabled: Vec<Disabled>,
     /// Every other disk.
@@ -70,7 +75,8 @@ impl Plan {
     /// Every disk that is opened for writing.
     pub fn opened(&self) -> impl Iterator<Item = &DiskName> {
         let targets = self.targets.iter().map(|target| &target.disk);
-        targets.chain(self.disabled.iter().map(|disabled| &disabled.disk))
+        let pool = self.new_pool.iter().flat_map(NewPoolPlan::all).map(|data| &data.disk);
+        targets.chain(self.disabled.iter().map(|disabled| &disabled.disk)).chain(pool)
     }
 }
 
@@ -112,10 +118,12 @@ pub fn plan(facts: &Facts, answers: &Answers, purpose: &Purpose<'_>) -> Result<P
     let sizes = sizes(answers, &purpose.image.manifest);
     let targets = target::choose(facts, answers, &sizes, purpose, &mut refusals);
     let mut chosen: Vec<&DiskName> = targets.iter().map(|target| &target.disk).collect();
+    let new_pool = newpool::decide(facts, answers, purpose, &chosen, &mut refusals);
+    chosen.extend(new_pool.iter().flat_map(NewPoolPlan::all).map(|data| &data.disk));
     let disabled = disable::decide(facts, answers, &chosen, &mut refusals);
     fence(facts, &chosen, &mut refusals);
     chosen.extend(disabled.iter().map(|disabled| &disabled.disk));
-    let pools = pools::decide(facts, answers, purpose.image, &mut refusals);
+    let pools = pools::decide(facts, answers, purpose, &mut refusals);
     let hostid = pools::hostid(facts, answers, &pools, &mut refusals);
     let manifest = &purpose.image.manifest;
     let others = facts.disks.iter().filter(|disk| !chosen.contains(&&disk.name));
@@ -127,6 +135,7 @@ pub fn plan(facts: &Facts, answers: &Answers, purpose: &Purpose<'_>) -> Result<P
         manifest: purpose.image.digest,
         notes: notes(facts, &targets),
         targets,
+        new_pool,
         disabled,
         fenced,
         pools,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use siris_zfs_label::{PoolGuid, PoolState};
 
-use super::Image;
+use super::{Image, Purpose, newpool};
 use crate::answers::{Answers, ExpectedPool, HostIdChoice};
 use crate::facts::{Content, Facts, Health, Pool, ZfsRole};
 use crate::refusal::Refusals;
@@ -60,7 +60,13 @@ pub enum HostId {
 }
 
 /// Decides about every pool, and refuses what is not as it has to be.
-pub(super) fn decide(facts: &Facts, answers: &Answers, image: &Image, refusals: &mut Refusals) -> Vec<PoolPlan> {
+pub(super) fn decide(
+    facts: &Facts,
+    answers: &Answers,
+    purpose: &Purpose<'_>,
+    refusals: &mut Refusals,
+) -> Vec<PoolPlan> {
+    let image = purpose.image;
     for expected in answers.pools.iter().flatten() {
         let found: Vec<&Pool> = facts.pools.iter().filter(|pool| is_meant(expected, pool)).collect();
         match found[..] {
@@ -90,7 +96,7 @@ pub(super) fn decide(facts: &Facts, answers: &Answers, image: &Image, refusals: 
     for pool in &facts.pools {
         let given_up = answers.destroy.iter().any(|d| d.guid == pool.guid && d.name == pool.name);
         let fate = match &answers.pools {
-            _ if given_up => Fate::Destroy,
+            _ if given_up || newpool::is_own(pool, purpose) => Fate::Destroy,
             _ if pool.state == PoolState::Destroyed => Fate::Destroyed,
             Some(expected) if !expected.iter().any(|expected| is_meant(expected, pool)) => Fate::Leave,
             Some(_) => Fate::Import,

@@ -13,6 +13,19 @@ impl fmt::Display for Plan {
         for target in &self.targets {
             write!(f, "{target}")?;
         }
+        if let Some(pool) = &self.new_pool {
+            let layout = pool.layout.vdev().0;
+            writeln!(f, "\nMAKES pool \"{}\": {layout} of {}", pool.name, pool.disks.len())?;
+            for (role, disks) in [("", &pool.disks), ("log", &pool.log), ("spare", &pool.spares)] {
+                for data in disks {
+                    let (disk, size) = (&data.disk, data.size.rounded());
+                    writeln!(f, "  OVERWRITES /dev/{disk} {role}: {size}, serial {}", data.identity)?;
+                    for lost in &data.lost {
+                        writeln!(f, "    lost: {lost}")?;
+                    }
+                }
+            }
+        }
         for disabled in &self.disabled {
             let (disk, identity, os) = (&disabled.disk, &disabled.identity, &disabled.os);
             writeln!(f, "\nMADE UNBOOTABLE /dev/{disk}: serial {identity}, {os}")?;

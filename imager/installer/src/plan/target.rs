@@ -135,7 +135,7 @@ fn list(disks: &[&Disk]) -> String {
     }
 }
 
-fn named<'a>(path: &str, facts: &'a Facts, spec: &DiskSpec, refusals: &mut Refusals) -> Option<&'a Disk> {
+pub(super) fn named<'a>(path: &str, facts: &'a Facts, spec: &DiskSpec, refusals: &mut Refusals) -> Option<&'a Disk> {
     let found: Vec<&Disk> = facts.disks.iter().filter(|disk| spec.matches(disk)).collect();
     match found[..] {
         [disk] => Some(disk),
@@ -288,7 +288,7 @@ fn lay_out(
     Some(Ok(target))
 }
 
-fn lost(disk: &Disk, kept: &[&Partition], facts: &Facts) -> Vec<String> {
+pub(super) fn lost(disk: &Disk, kept: &[&Partition], facts: &Facts) -> Vec<String> {
     let mut lost = Vec::new();
     for (part, content) in disk.contents().filter(|(part, _)| part.is_none_or(|part| !kept.contains(&part))) {
         let place = part.map(|part| format!("partition {}: ", part.number)).unwrap_or_default();

@@ -78,7 +78,8 @@ fn every_reason_has_its_code() {
         facts.pools.iter_mut().find(|pool| pool.name == "tank").unwrap()
     }
     use crate::facts::{Firmware, Health};
-    let cases: &[(&str, Change, &[(&str, &str)])] = &[
+    type Case = (&'static str, Change, &'static [(&'static str, &'static str)]);
+    let cases: &[Case] = &[
         ("target-in-pool", |_| {}, &[("serial:OS-1", "serial:DATA-1")]),
         ("target-in-pool", |_| {}, &[("serial:OS-1", "serial:DATA-3")]),
         ("target-in-pool", |_| {}, &[("serial:OS-1", "serial:LOG-1")]),
@@ -195,4 +196,62 @@ fn the_host_id_is_the_pools() {
     assert_eq!(hostid(&facts, &decided).unwrap(), HostId::Id(0xabcd));
     // The second pool is nobody's concern where the answers do not name it.
     assert_eq!(hostid(&facts, ANSWERS).unwrap(), HostId::Id(0xdead_beef));
+}
+
+const FULL: &str = r#"
+schema = 1
+mode = "full"
+[target]
+disk = "serial:OS-1"
+[other-os]
+default = "disable"
+[identity]
+role = "local"
+[pool]
+name = "homePool"
+layout = "mirror"
+disks = ["serial:NEW-1", "serial:DATA-1"]
+spares = ["serial:DATA-2"]
+"#;
+
+#[test]
+fn a_full_install_makes_a_pool_of_disks_that_are_free_or_given_up() {
+    let refusals = decide(&node(), FULL).unwrap_err();
+    assert!(refusals.codes().iter().all(|code| *code == "target-in-pool") && refusals.0.len() == 2, "{refusals}");
+    let given_up = format!("{FULL}[[destroy]]\nname = \"tank\"\nguid = \"10641064106410641064\"\n");
+    let plan = decide(&node(), &given_up).unwrap();
+    let opened: Vec<&str> = plan.opened().map(DiskName::as_str).collect();
+    assert_eq!(opened, ["sda", "sdb", "sdf", "sdc", "sdd"]);
+    assert!(plan.fenced.iter().all(|fenced| !opened.contains(&fenced.disk.as_str())));
+    let text = plan.to_string();
+    assert!(
+        text.contains("MAKES pool \"homePool\": mirror of 2") && text.contains("MADE UNBOOTABLE /dev/sdb"),
+        "{text}"
+    );
+    // The name alone is not enough.
+    let wrong = given_up.replace("10641064106410641064", "1");
+    assert!(decide(&node(), &wrong).unwrap_err().codes().contains(&"destroy-unknown"));
+    let twice = given_up.replace("serial:DATA-2", "serial:OS-1");
+    assert_eq!(decide(&node(), &twice).unwrap_err().codes(), ["pool-disk-twice"]);
+}
+
+#[test]
+fn what_an_earlier_try_left_is_no_reason_against_the_next() {
+    let mut facts = node();
+    let tank = facts.pools.iter_mut().find(|pool| pool.name == "tank").unwrap();
+    (tank.name, tank.comment) = ("homePool".into(), Some("siris-install install-1".into()));
+    let plan = decide(&facts, FULL).unwrap();
+    assert!(!plan.pools.iter().any(PoolPlan::is_imported));
+    let tank = facts.pools.iter_mut().find(|pool| pool.name == "homePool").unwrap();
+    tank.comment = Some("siris-install another".into());
+    assert!(decide(&facts, FULL).unwrap_err().codes().contains(&"pool-name-taken"));
+}
+
+#[test]
+fn a_disk_that_holds_a_pool_is_not_opened_to_disable_its_os() {
+    let mut facts = node();
+    let disk = facts.disks.iter_mut().find(|disk| disk.name.as_str() == "sdd").unwrap();
+    disk.boot_code = true;
+    let answers = ANSWERS.replace("default = \"keep\"", "default = \"disable\"");
+    assert_eq!(decide(&facts, &answers).unwrap_err().codes(), ["other-os-disable"]);
 }

@@ -14,16 +14,15 @@ const GIB: u64 = 1024;
 
 fn ready(machine: &TestBox, text: &str) -> Box<Prepared> {
     let answers = Answers::parse(text.as_bytes()).unwrap();
-    match prepare(&machine.host, &answers, Some(text.as_bytes()), false).unwrap() {
+    match prepare(&machine.host, &answers, text.as_bytes(), false).unwrap() {
         Preparation::Ready(prepared) => prepared,
         other => panic!("{other:?}"),
     }
 }
 
 fn install(machine: &TestBox, text: &str) -> Result<Finished, InstallError> {
-    let answers = Answers::parse(text.as_bytes()).unwrap();
     let prepared = ready(machine, text);
-    execute(&machine.host, &prepared, &answers, &mut Silent, &Stop::default())
+    execute(&machine.host, &prepared, &mut Silent, &Stop::default())
 }
 
 #[test]
@@ -76,7 +75,7 @@ fn an_install_leaves_a_whole_system_and_touches_no_other_disk() {
 
     // The same answers again find the install finished; said so, it is done once more.
     let parsed = Answers::parse(text.as_bytes()).unwrap();
-    let again = |again| prepare(&machine.host, &parsed, Some(text.as_bytes()), again).unwrap();
+    let again = |again| prepare(&machine.host, &parsed, text.as_bytes(), again).unwrap();
     assert!(matches!(again(false), Preparation::AlreadyThere { disk, .. } if disk.as_str() == "sdb"));
     assert!(matches!(again(true), Preparation::Ready(_)));
 }
@@ -99,8 +98,7 @@ fn what_changes_after_the_plan_stops_it_before_the_first_write() {
         let text = answers("serial:SDA");
         let prepared = ready(&machine, &text);
         change(&machine);
-        let answers = Answers::parse(text.as_bytes()).unwrap();
-        let error = execute(&machine.host, &prepared, &answers, &mut Silent, &Stop::default()).unwrap_err();
+        let error = execute(&machine.host, &prepared, &mut Silent, &Stop::default()).unwrap_err();
         assert_eq!(error.code(), code);
         assert!(matches!(error, InstallError::Refused(_)), "{error}");
         let sectors = std::os::unix::fs::MetadataExt::blocks(&fs::metadata(machine.path("/dev/sda")).unwrap());
@@ -120,7 +118,7 @@ fn a_manifest_that_nobody_vouches_for_is_refused() {
     let machine = TestBox::new();
     machine.disk("sda", 2 * GIB);
     let answers = Answers::parse(answers("auto").as_bytes()).unwrap();
-    let code = || prepare(&machine.host, &answers, None, false).unwrap_err().code();
+    let code = || prepare(&machine.host, &answers, b"", false).unwrap_err().code();
     let key = machine.path(check::KEYS).join("test.pub");
     let bytes = fs::read(&key).unwrap();
     let other =
@@ -154,9 +152,9 @@ fn stopped_in_the_middle_it_says_so_and_a_rerun_completes() {
     machine.disk("sda", 2 * GIB);
     machine.disk("sdb", GIB);
     let text = answers("serial:SDA");
-    let (prepared, parsed) = (ready(&machine, &text), Answers::parse(text.as_bytes()).unwrap());
+    let prepared = ready(&machine, &text);
     let stop = Stop::default();
-    let error = execute(&machine.host, &prepared, &parsed, &mut Half(stop.clone(), 0), &stop).unwrap_err();
+    let error = execute(&machine.host, &prepared, &mut Half(stop.clone(), 0), &stop).unwrap_err();
     assert_eq!(error.code(), "stopped");
     assert!(error.to_string().contains("run the installer again to complete it; every other disk"), "{error}");
     let mut dev = File::open(machine.path("/dev/sda")).unwrap();
@@ -184,8 +182,8 @@ fn a_disk_that_is_written_behind_its_fence_fails_the_proof() {
     machine.disk("sda", 2 * GIB);
     machine.disk("sdb", GIB);
     let text = answers("serial:SDA");
-    let (prepared, parsed) = (ready(&machine, &text), Answers::parse(text.as_bytes()).unwrap());
-    let finished = execute(&machine.host, &prepared, &parsed, &mut Culprit(&machine), &Stop::default()).unwrap();
+    let prepared = ready(&machine, &text);
+    let finished = execute(&machine.host, &prepared, &mut Culprit(&machine), &Stop::default()).unwrap();
     assert!(!finished.proof.holds);
     assert!(finished.proof.failures.iter().any(|f| f.contains("first or last MiB of sdb changed")));
     assert!(!receipt::verify(&finished.receipt, None).unwrap().holds);
@@ -246,7 +244,7 @@ fn what_is_kept_on_the_target_is_the_same_to_the_byte() {
 
     // One that is not there is no reason to go on without it.
     let missing = Answers::parse(text.replace("label:tank", "label:bank").as_bytes()).unwrap();
-    assert_eq!(prepare(&machine.host, &missing, None, false).unwrap_err().code(), "keep-not-found");
+    assert_eq!(prepare(&machine.host, &missing, b"", false).unwrap_err().code(), "keep-not-found");
 }
 
 #[test]
@@ -267,7 +265,7 @@ fn two_disks_can_be_given_the_same_system_and_others_lose_theirs() {
 
     let text = answers("serial:SDA").replace("slot-size", "mirror = \"serial:SDB\"\nslot-size");
     let undecided = Answers::parse(text.as_bytes()).unwrap();
-    assert_eq!(prepare(&machine.host, &undecided, None, false).unwrap_err().code(), "other-os-undecided");
+    assert_eq!(prepare(&machine.host, &undecided, b"", false).unwrap_err().code(), "other-os-undecided");
     let finished = install(&machine, &format!("{text}[other-os]\ndefault = \"disable\"\n")).unwrap();
     assert!(finished.proof.holds);
     let mut guids = Vec::new();

@@ -14,8 +14,10 @@ use std::path::Path;
 
 use siris_host::cmd::{Cmd, CmdError, Tool};
 use siris_ibu::{ByteSize, Class, Sha256};
+use siris_zfs_label::PoolGuid;
 
 use crate::answers::Answers;
+use crate::facts::Health;
 use crate::plan::{HostId, Plan};
 
 pub use network::{files as network_files, lines as network_lines};
@@ -96,8 +98,8 @@ fn file(path: impl Into<String>, mode: u32, content: impl Into<Vec<u8>>) -> Stat
     StateFile { path: path.into(), mode, bytes: content.into() }
 }
 
-/// Everything the new box is told. `key` is the file of the box's own key.
-pub fn files(plan: &Plan, answers: &Answers, key: &[u8]) -> Vec<StateFile> {
+/// Everything the new box is told. `key` is the file of the box's own key; `made` the guid of the plan's new pool.
+pub fn files(plan: &Plan, answers: &Answers, key: &[u8], made: Option<PoolGuid>) -> Vec<StateFile> {
     let mut files = vec![
         file("/etc/siris/config.toml", 0o644, config(answers)),
         file(INSTALL, 0o644, install(plan)),
@@ -110,7 +112,7 @@ pub fn files(plan: &Plan, answers: &Answers, key: &[u8]) -> Vec<StateFile> {
         HostId::None => files.push(file("/var/lib/siris/hostid", 0o644, "none\n")),
         HostId::Id(id) => files.push(file("/var/lib/siris/hostid", 0o644, format!("{id:08x}\n"))),
     }
-    let pools = pools(plan);
+    let pools = pools(plan, made);
     if !pools.is_empty() {
         files.push(file("/var/lib/siris/pools.toml", 0o644, format!("schema = 1\n{pools}")));
     }
@@ -153,15 +155,16 @@ fn install(plan: &Plan) -> String {
 }
 
 /// The pools that the agent imports at first boot, by guid, in the form in which it remembers its own.
-fn pools(plan: &Plan) -> String {
-    let entry = |pool: &crate::plan::PoolPlan| {
-        let state = match pool.health {
-            crate::facts::Health::Complete => "online",
-            _ => "degraded",
-        };
-        format!("\n[[pool]]\nguid = \"{}\"\nname = {}\nstate = \"{state}\"\n", pool.guid, quoted(&pool.name))
+fn pools(plan: &Plan, made: Option<PoolGuid>) -> String {
+    let entry = |guid: PoolGuid, name: &str, state: &str| {
+        format!("\n[[pool]]\nguid = \"{guid}\"\nname = {}\nstate = \"{state}\"\n", quoted(name))
     };
-    plan.pools.iter().filter(|pool| pool.is_imported()).map(entry).collect()
+    let kept = plan.pools.iter().filter(|pool| pool.is_imported()).map(|pool| match pool.health {
+        Health::Complete => entry(pool.guid, &pool.name, "online"),
+        Health::Degraded | Health::Incomplete => entry(pool.guid, &pool.name, "degraded"),
+    });
+    let new = made.into_iter().zip(&plan.new_pool).map(|(guid, pool)| entry(guid, &pool.name, "online"));
+    kept.chain(new).collect()
 }
 
 /// The file system's image, in memory.

@@ -21,6 +21,16 @@ pub fn lines(network: &Network) -> Vec<String> {
     match &network.kind {
         Static::Dhcp => lines.push("network: every wired port asks for an address (DHCP)".to_owned()),
         Static::CarryOver => lines.push("network: as the old system on the target has it".to_owned()),
+        Static::Files(files) => {
+            lines.push(format!("network: {} files of systemd-networkd, as on the old system:", files.len()));
+            for (name, text) in files {
+                lines.push(format!("  {name}"));
+                let telling =
+                    ["PermanentMACAddress=", "Name=", "Address=", "Gateway=", "DHCP=", "Bond=", "VLAN=", "DNS="];
+                let told = text.lines().filter(|line| telling.iter().any(|key| line.starts_with(key)));
+                lines.extend(told.map(|line| format!("    {line}")));
+            }
+        }
         Static::Given { interfaces, bonds, vlans } => {
             for port in interfaces {
                 lines.push(format!("network: port {}: {}", port.mac, say(&port.addressing)));
@@ -45,7 +55,11 @@ pub fn lines(network: &Network) -> Vec<String> {
 
 /// The files, by name. None for DHCP: the image's own file says that.
 pub fn files(network: &Network) -> Vec<(String, String)> {
-    let Static::Given { interfaces, bonds, vlans } = &network.kind else { return Vec::new() };
+    let (interfaces, bonds, vlans) = match &network.kind {
+        Static::Given { interfaces, bonds, vlans } => (interfaces, bonds, vlans),
+        Static::Files(files) => return files.clone(),
+        Static::Dhcp | Static::CarryOver => return Vec::new(),
+    };
     let mut files = Vec::new();
     let on_port = |mac: &Mac| -> Vec<&str> {
         vlans.iter().filter(|vlan| vlan.on == Base::Port(mac.clone())).map(|vlan| vlan.name.as_str()).collect()
