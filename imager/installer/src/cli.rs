@@ -3,15 +3,18 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use siris_host::cmd::{Cmd, Tool};
 use siris_installer::answers::{Answers, AnswersError, End};
 use siris_installer::facts::Facts;
 use siris_installer::host::Host;
 use siris_installer::interact::{self, Chosen, InteractError};
 use siris_installer::observe::observe;
+use siris_installer::refusal::Refusals;
 use siris_installer::run::{self, Finished, InstallError, Preparation, Stop};
 use siris_installer::{find, receipt, report};
 
@@ -68,6 +71,15 @@ enum Command {
         /// Do not reboot or switch off, whatever the answers say.
         #[arg(long)]
         stay: bool,
+        /// How long disks that are missing are waited for, where answers were given.
+        #[arg(long, value_name = "SECONDS", default_value_t = 15)]
+        wait: u64,
+    },
+    /// Writes the manual page, siris-installer(8), into a directory.
+    #[command(hide = true)]
+    Man {
+        /// Where to.
+        dir: PathBuf,
     },
     /// Proves that a receipt was signed by the key it names, and was not changed since.
     VerifyReceipt {
@@ -117,7 +129,7 @@ fn status(error: &anyhow::Error) -> u8 {
 
 fn run(cli: &Cli) -> anyhow::Result<u8> {
     let host = Host::new(&cli.root);
-    if host.is_machine() && !matches!(cli.command, Command::VerifyReceipt { .. }) {
+    if host.is_machine() && !matches!(cli.command, Command::VerifyReceipt { .. } | Command::Man { .. }) {
         // Links and serial numbers are udev's. A device that never settles is no reason not to go on without it.
         let _ = Cmd::new(Tool::Udevadm).args(["settle", "--timeout=60"]).run();
     }
@@ -125,9 +137,21 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Inspect { json } => inspect(&observe(&host)?, *json),
         Command::Plan { given, json } => show_plan(&host, given, *json),
         Command::Install { given, dry_run: true, .. } => show_plan(&host, given, false),
-        Command::Install { given, again, stay, .. } => install(&host, given, *again, *stay),
+        Command::Install { given, again, stay, wait, .. } => {
+            install(&host, given, *again, *stay, Duration::from_secs(*wait))
+        }
+        Command::Man { dir } => man(dir),
         Command::VerifyReceipt { file, key } => verify(file, key.as_deref()),
     }
+}
+
+fn man(dir: &std::path::Path) -> anyhow::Result<u8> {
+    let page = clap_mangen::Man::new(Cli::command()).section("8");
+    let path = dir.join("siris-installer.8");
+    let mut text = Vec::new();
+    page.render(&mut text).context("cannot make the manual page")?;
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(0)
 }
 
 fn inspect(facts: &Facts, json: bool) -> anyhow::Result<u8> {
@@ -155,7 +179,12 @@ fn answers(host: &Host, given: &Given) -> anyhow::Result<Option<(Answers, Vec<u8
 
 fn show_plan(host: &Host, given: &Given, json: bool) -> anyhow::Result<u8> {
     let (answers, bytes) = answers(host, given)?.context("there are no answers to plan for: pass --answers FILE")?;
-    match run::prepare(host, &answers, &bytes, false)? {
+    let prepared = run::prepare(host, &answers, &bytes, false);
+    if let (true, Err(InstallError::Refused(refusals))) = (json, &prepared) {
+        println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "refusals": refusals }))?);
+        return Ok(3);
+    }
+    match prepared? {
         Preparation::AlreadyThere { disk, id } => already(disk.as_str(), id.as_str()),
         Preparation::Ready(prepared) => {
             match json {
@@ -175,24 +204,36 @@ fn already(disk: &str, id: &str) -> anyhow::Result<u8> {
 /// How often an unattended install starts over because a disk came late.
 const TRIES: u32 = 5;
 
-fn install(host: &Host, given: &Given, again: bool, stay: bool) -> anyhow::Result<u8> {
+fn install(host: &Host, given: &Given, again: bool, stay: bool, wait: Duration) -> anyhow::Result<u8> {
     let Some((answers, bytes)) = answers(host, given)? else { return interactive(host, stay) };
     let stop = Stop::on_signals().context("cannot watch for signals")?;
-    let mut screen = Screen::new();
-    let mut left = TRIES;
+    let (begin, mut left, mut screen) = (Instant::now(), TRIES, Screen::new());
     loop {
-        left -= 1;
-        let prepared = match run::prepare(host, &answers, &bytes, again)? {
+        let prepared = match run::prepare(host, &answers, &bytes, again) {
+            Err(InstallError::Refused(refusals)) if begin.elapsed() < wait && may_pass(&refusals) => {
+                sleep(Duration::from_secs(3));
+                continue;
+            }
+            prepared => prepared?,
+        };
+        let prepared = match prepared {
             Preparation::AlreadyThere { disk, id } => return already(disk.as_str(), id.as_str()),
             Preparation::Ready(prepared) => prepared,
         };
         print!("{}", prepared.plan);
+        left -= 1;
         match run::execute(host, &prepared, &mut screen, &stop) {
             Err(error) if left > 0 && error.code() == "machine-changed" => eprintln!("{error}\nlooking again"),
             Err(error) => return Err(error.into()),
             Ok(finished) => return conclude(&finished, prepared.plan.end, stay),
         }
     }
+}
+
+/// Whether a disk that comes late would settle all of it.
+fn may_pass(refusals: &Refusals) -> bool {
+    const LATE: [&str; 5] = ["pool-incomplete", "pool-degraded", "pool-unknown", "pool-members", "target-not-found"];
+    refusals.codes().iter().all(|code| LATE.contains(code))
 }
 
 fn interactive(host: &Host, stay: bool) -> anyhow::Result<u8> {

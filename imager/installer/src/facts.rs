@@ -3,12 +3,16 @@
 //! Facts compare, print as TOML and read back, so that a plan can be tested against a captured machine and be made
 //! again from what a box sent. Sizes and places are in bytes.
 
+mod content;
+
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use siris_ibu::ByteSize;
-use siris_zfs_label::{PoolGuid, PoolState, VdevGuid};
+use siris_zfs_label::{PoolGuid, PoolState};
+
+pub use content::{Content, FileSystem, Md, Os, Siris, Zfs, ZfsRole};
 
 /// The kernel's name of a disk: `sda`, `nvme0n1`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,6 +96,16 @@ impl Facts {
         self.disks.iter().find(|disk| disk.name == *name)
     }
 
+    /// Whether the disk is an installer's medium: the one the payload was read from, or one that carries its label, as
+    /// it does when virtual media come back under another name.
+    pub fn is_medium(&self, disk: &Disk) -> bool {
+        let label = |content: &Content| match content {
+            Content::FileSystem(fs) => fs.kind == "iso9660" && fs.label.as_deref() == Some(siris_live::medium::LABEL),
+            _ => false,
+        };
+        self.medium.as_ref() == Some(&disk.name) || disk.content.iter().any(label)
+    }
+
     /// The pool of that guid.
     pub fn pool(&self, guid: PoolGuid) -> Option<&Pool> {
         self.pools.iter().find(|pool| pool.guid == guid)
@@ -135,6 +149,9 @@ pub struct Disk {
     /// The kernel refuses writes from programs.
     #[serde(default, skip_serializing_if = "is_false")]
     pub read_only: bool,
+    /// Another name of the same disk: this is one more path to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_of: Option<DiskName>,
     /// Number of this disk among all that the kernel has ever seen since it started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diskseq: Option<u64>,
@@ -212,8 +229,13 @@ impl Disk {
             Content::Siris(siris) => Some(format!("SIRIS OS {}", siris.version.as_deref().unwrap_or("(unknown)"))),
             _ => None,
         });
-        let esp = self.partitions.iter().any(|part| part.kind.eq_ignore_ascii_case(ESP) || part.kind == "ef");
-        let loader = match (esp, self.boot_code) {
+        let has = |kinds: &[&str]| {
+            self.partitions.iter().any(|part| kinds.iter().any(|kind| part.kind.eq_ignore_ascii_case(kind)))
+        };
+        // Code in the first sector alone boots nothing: `zpool create` leaves an old system's there, and every FAT has
+        // some. It needs something to load: in an MBR's partitions, or where GRUB keeps its core on a GPT.
+        let core = self.table == TableKind::Mbr || has(&[BIOS_BOOT]);
+        let loader = match (has(&[ESP, "ef"]), self.boot_code && core) {
             (true, _) => Some("an EFI system partition".to_owned()),
             (_, true) => Some("boot code".to_owned()),
             _ => None,
@@ -222,6 +244,8 @@ impl Disk {
     }
 }
 
+/// Type of the partition that GRUB's core lies in where a disk has a GPT and a BIOS boots it.
+pub const BIOS_BOOT: &str = "21686148-6449-6e6f-744e-656564454649";
 /// Type of an EFI system partition.
 pub const ESP: &str = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
 
@@ -272,121 +296,6 @@ impl Partition {
     pub fn end(&self) -> u64 {
         self.start + self.size.bytes()
     }
-}
-
-/// Something on a disk or partition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "is")]
-pub enum Content {
-    /// ZFS labels.
-    Zfs(Zfs),
-    /// A member of an md array.
-    Md(Md),
-    /// An LVM physical volume.
-    Lvm,
-    /// LUKS.
-    Luks,
-    /// Swap space.
-    Swap,
-    /// A file system.
-    FileSystem(FileSystem),
-    /// An operating system.
-    Os(Os),
-    /// Our own operating system.
-    Siris(Siris),
-}
-
-/// ZFS labels on a device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Zfs {
-    /// The pool; none on spares and caches.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pool: Option<PoolGuid>,
-    /// The device's own guid; none when every copy is damaged.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub vdev: Option<VdevGuid>,
-    /// What the newest label says; none when every copy is damaged.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub state: Option<PoolState>,
-    /// How the device belongs to the pool.
-    pub role: ZfsRole,
-    /// How many of the four copies are sound.
-    pub sound: u8,
-}
-
-/// How a device belongs to a pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ZfsRole {
-    /// Holds data.
-    Data,
-    /// Holds the intent log.
-    Log,
-    /// A hot spare, free or in use.
-    Spare,
-    /// A cache.
-    Cache,
-    /// Carries labels of a pool that no longer knows it.
-    Stale,
-    /// Carries something of labels that nobody can make sense of.
-    Unknown,
-}
-
-/// An md superblock.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Md {
-    /// UUID of the array: hexadecimal digits.
-    pub array: String,
-    /// `1.2`, `0.90`, ...
-    pub metadata: String,
-    /// RAID level, as the kernel counts.
-    pub level: i32,
-    /// How many devices make it up.
-    pub devices: u32,
-    /// First byte of data on the device.
-    pub data_start: u64,
-}
-
-/// A file system.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct FileSystem {
-    /// `ext4`, `xfs`, `vfat`, ...
-    pub kind: String,
-    /// Its label.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub label: Option<String>,
-    /// Its journal holds changes that were not made yet.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub dirty: bool,
-}
-
-/// An operating system.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Os {
-    /// What it calls itself.
-    pub name: String,
-    /// Its host name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hostname: Option<String>,
-}
-
-/// Our own operating system.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Siris {
-    /// Version in the first slot that holds one, as it claims.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
-    /// The install that put it there; none when it came as a disk image.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub install: Option<String>,
-    /// That install came to its end: its receipt is there.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub receipt: bool,
 }
 
 /// A pool, put together from the labels of all disks.

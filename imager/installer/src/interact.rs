@@ -11,6 +11,7 @@ use std::io::{self, BufRead, Write};
 use crate::answers::{Access, Answers, DiskSpec, End, HostIdChoice, Identity, Mode, Network, Role, Static, Target};
 use crate::facts::{Disk, Facts};
 use crate::host::Host;
+use crate::plan::Plan;
 use crate::refusal::Refusals;
 use crate::report;
 use crate::run::{self, InstallError, Prepared, Seen};
@@ -73,7 +74,7 @@ fn conversation(host: &Host, console: &mut Console<'_>) -> Result<Chosen, Intera
         };
         console.say("")?;
         console.pages(&plan.to_string())?;
-        if confirm(console, &plan.targets[0].identity, &plan.targets[0].disk.to_string())? {
+        if confirm(console, &plan)? {
             let Seen { facts, signed, .. } = seen;
             return Ok(Chosen::Install(Box::new(Prepared { facts, plan, signed, answers })));
         }
@@ -89,9 +90,16 @@ fn refused(refusals: &Refusals) -> String {
     text
 }
 
-fn confirm(console: &mut Console<'_>, identity: &str, disk: &str) -> io::Result<bool> {
-    console.say(&format!("\n/dev/{disk} will be overwritten. To confirm, type its serial number ({identity})."))?;
-    Ok(console.line("serial number")? == identity)
+/// Every disk that gets the system is confirmed by what tells it from all others.
+fn confirm(console: &mut Console<'_>, plan: &Plan) -> io::Result<bool> {
+    for target in &plan.targets {
+        let (disk, identity) = (&target.disk, &target.identity);
+        console.say(&format!("\n/dev/{disk} will be overwritten. To confirm, type its serial number ({identity})."))?;
+        if console.line("serial number")? != *identity {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Answers of a person who has said nothing yet, for one disk.

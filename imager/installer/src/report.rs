@@ -75,8 +75,11 @@ pub fn table(facts: &Facts) -> String {
     let _ = writeln!(text, "{:<9}{:>9} {:<21}{:<7}carries", "disk", "size", "serial", "bus");
     for disk in &facts.disks {
         let mut flags = String::new();
-        if facts.medium.as_ref() == Some(&disk.name) {
+        if facts.is_medium(disk) {
             flags.push_str(" [medium]");
+        }
+        if let Some(first) = &disk.path_of {
+            flags.push_str(&format!(" [same as {first}]"));
         }
         if facts.live && !disk.read_only {
             flags.push_str(" [NOT FENCED]");

@@ -192,6 +192,16 @@ mod tests {
         state: &[u8],
         sector: SectorSize,
     ) -> Result<Layout, ComposeError> {
+        compose_over(sample, dev, state, sector, Zeros::Skip)
+    }
+
+    fn compose_over(
+        sample: &Sample,
+        dev: &mut dyn Device,
+        state: &[u8],
+        sector: SectorSize,
+        zeros: Zeros,
+    ) -> Result<Layout, ComposeError> {
         let (mut tree, mut boot, mut root) = (&sample.tree[..], &sample.boot[..], &sample.root[..]);
         let (mut efi, mut state) = (&b"MZ..."[..], state);
         let boot_img = boot_code::tests::boot_img();
@@ -206,7 +216,7 @@ mod tests {
             signed: &sample.signed,
             payload: Payload { tree: &mut tree, boot: &mut boot, root: &mut root },
             state: Some(&mut state),
-            options: WriteOptions { zeros: Zeros::Skip, read_back: true },
+            options: WriteOptions { zeros, read_back: true },
         };
         write_disk(dev, input, &mut |_| {})
     }
@@ -232,6 +242,27 @@ mod tests {
             assert_eq!(read_slot(&mut dev, &layout, Slot::B).unwrap(), SlotInfo::Empty);
             assert_eq!(dev.get_ref()[layout.start(Part::State) as usize], 5);
         }
+    }
+
+    #[test]
+    fn a_disk_with_a_table_is_a_whole_one_wherever_power_was_lost() {
+        let sample = Sample::new(1);
+        // What an old system left, but for its table: that is cleared before anything is written.
+        let before = vec![0xaa; sizes().smallest_disk().bytes() as usize];
+        let mut dev = crate::writer::tests::Recorder::new(before.clone());
+        let state = vec![5; 3 * RUN];
+        let layout = compose_over(&sample, &mut dev, &state, SectorSize::S512, Zeros::Write).unwrap();
+        let whole = dev.disk.get_ref().clone();
+        let mut complete = 0;
+        dev.cuts(&before, |disk| {
+            let Ok(found) = gpt::read(disk, SectorSize::S512) else { return };
+            assert_eq!(found, layout);
+            let content = (1 << 20)..(layout.start(Part::Bios) + disk.get_ref().len() as u64 - (2 << 20)) as usize;
+            assert!(disk.get_ref()[content.clone()] == whole[content], "a table over half a system");
+            assert!(disk.get_ref()[..440] == whole[..440], "a table without boot code");
+            complete += 1;
+        });
+        assert!(complete > 2);
     }
 
     #[test]

@@ -483,6 +483,10 @@ fn a_whole_group_of_another_time_is_not_complete() {
         forget(&mut b, count);
         assert_eq!(health(&one(&[member(&a), member(&b)])), wanted, "{count} uberblocks less");
     }
+    // A pool of many groups writes an uberblock to some of them only.
+    let mut many = support::case("stripe5").devices;
+    many.iter_mut().skip(2).for_each(|device| forget(device, 3));
+    assert_eq!(health(&one(&many.iter().map(member).collect::<Vec<_>>())), "complete");
 }
 
 #[test]

@@ -10,7 +10,7 @@ impl Files for Tree {
 
     fn list(&self, dir: &str) -> Vec<String> {
         let below = |path: &&str| path.strip_prefix(dir)?.strip_prefix('/').map(str::to_owned);
-        self.0.keys().filter_map(|path| below(&path)).filter(|name| !name.contains('/')).collect()
+        self.0.keys().filter_map(below).filter(|name| !name.contains('/')).collect()
     }
 }
 

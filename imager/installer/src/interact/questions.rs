@@ -38,7 +38,7 @@ pub(super) fn answers(host: &Host, facts: &Facts, console: &mut Console<'_>) -> 
 }
 
 fn target(facts: &Facts, console: &mut Console<'_>) -> io::Result<Option<Answers>> {
-    let disks: Vec<&Disk> = facts.disks.iter().filter(|disk| facts.medium.as_ref() != Some(&disk.name)).collect();
+    let disks: Vec<&Disk> = facts.disks.iter().filter(|disk| !facts.is_medium(disk)).collect();
     let named: Vec<Answers> = disks.iter().filter_map(|disk| blank(disk, facts)).collect();
     if named.is_empty() {
         return Ok(None);
@@ -179,7 +179,7 @@ fn other_os(facts: &Facts, answers: &mut Answers, console: &mut Console<'_>) -> 
         let chosen = matches!(&answers.target, Target::Disk(spec) if spec.matches(disk));
         let decided = answers.other_os.iter().any(|(spec, _)| spec.matches(disk));
         let (Some(os), Some(spec)) = (disk.boots(), DiskSpec::of(disk, &facts.disks)) else { continue };
-        if chosen || decided || facts.medium.as_ref() == Some(&disk.name) {
+        if chosen || decided || facts.is_medium(disk) {
             continue;
         }
         console.say(&format!("\n{} can boot {os}.", who(disk)))?;

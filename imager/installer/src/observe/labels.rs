@@ -24,10 +24,17 @@ pub fn look(dev: &mut (impl Read + Seek), device: &str, bytes: u64) -> io::Resul
 
 /// Puts pools together, and says on each disk and partition what it is in which pool.
 pub fn attach(seen: &[Seen], disks: &mut [Disk]) -> Vec<Pool> {
-    let members: Vec<Member> = seen.iter().map(|seen| seen.0.clone()).collect();
+    let all: Vec<Member> = seen.iter().map(|seen| seen.0.clone()).collect();
+    let first_paths: Vec<&Member> = all.iter().map(|member| first_path(member, &all, disks)).collect();
+    let members: Vec<Member> = all
+        .iter()
+        .zip(&first_paths)
+        .filter(|(one, first)| one.device == first.device)
+        .map(|(one, _)| one.clone())
+        .collect();
     let pools = zfs::pools(&members);
-    for member in &members {
-        let content = Content::Zfs(content(member, &pools));
+    for (member, first) in all.iter().zip(first_paths) {
+        let content = Content::Zfs(content(first, &pools));
         for disk in disks.iter_mut() {
             if disk.name.as_str() == member.device && !is_echo(member, disk) {
                 disk.content.push(content.clone());
@@ -40,6 +47,21 @@ pub fn attach(seen: &[Seen], disks: &mut [Disk]) -> Vec<Pool> {
         }
     }
     pools.iter().map(|pool| facts(pool, &members)).collect()
+}
+
+/// The same device seen through the first path to its disk; itself where there is but one path, or where the paths do
+/// not show the same labels and are told apart for that.
+fn first_path<'a>(member: &'a Member, all: &'a [Member], disks: &[Disk]) -> &'a Member {
+    let names = |disk: &Disk| {
+        let parts = disk.partitions.iter().map(|part| partition_name(&disk.name, part.number));
+        std::iter::once(disk.name.to_string()).chain(parts).collect::<Vec<_>>()
+    };
+    let place = |disk: &Disk| names(disk).iter().position(|name| *name == member.device);
+    let Some((disk, place)) = disks.iter().find_map(|disk| Some((disk, place(disk)?))) else { return member };
+    let first = disk.path_of.as_ref().and_then(|first| disks.iter().find(|other| other.name == *first));
+    let Some(name) = first.and_then(|first| names(first).get(place).cloned()) else { return member };
+    let same = |other: &&Member| other.device == name && other.labels.fingerprint() == member.labels.fingerprint();
+    all.iter().find(same).unwrap_or(member)
 }
 
 /// The labels at the end of the last partition can lie where those of the whole disk would: seen from the disk they

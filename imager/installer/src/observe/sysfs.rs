@@ -45,6 +45,7 @@ pub fn disks(host: &Host) -> Result<Vec<Disk>, HostError> {
             rotational: flag(host, &sys, "queue/rotational"),
             removable: flag(host, &sys, "removable"),
             read_only: flag(host, &sys, "ro"),
+            path_of: None,
             diskseq: host.text(format!("{sys}/diskseq")).and_then(|seq| seq.parse().ok()),
             written: 0,
             discarded: 0,
@@ -71,7 +72,18 @@ pub fn disks(host: &Host) -> Result<Vec<Disk>, HostError> {
         disks.push(disk);
     }
     disks.sort_by(|a, b| a.name.cmp(&b.name));
+    paths(&mut disks);
     Ok(disks)
+}
+
+/// Two disks with one world wide name and one size are two paths of one.
+fn paths(disks: &mut [Disk]) {
+    for n in 1..disks.len() {
+        let (before, here) = disks.split_at_mut(n);
+        let same = |other: &&Disk| other.wwn == here[0].wwn && other.size == here[0].size && other.path_of.is_none();
+        let first = before.iter().find(same).filter(|_| here[0].wwn.is_some()).map(|first| first.name.clone());
+        here[0].path_of = first;
+    }
 }
 
 /// Sectors of 512 bytes written and discarded since boot (Documentation/block/stat.rst: fields 7 and 14).

@@ -6,11 +6,9 @@ use siris_zfs_label::PoolState;
 
 use super::{Wipe, who};
 use crate::answers::{Answers, OtherOs};
-use crate::facts::{Content, Disk, DiskName, ESP, Facts};
+use crate::facts::{BIOS_BOOT, Content, Disk, DiskName, ESP, Facts};
 use crate::refusal::Refusals;
 
-/// Type of the partition that GRUB's core lies in where a disk has a GPT and a BIOS boots it.
-const BIOS_BOOT: &str = "21686148-6449-6e6f-744e-656564454649";
 /// Boot sector and its copy, and what FAT32 keeps beside them: 32 reserved sectors.
 const RESERVED: u64 = 32 * 512;
 const BOOT_CODE: u64 = 440;
@@ -39,7 +37,7 @@ pub(super) fn decide(facts: &Facts, answers: &Answers, chosen: &[&DiskName], ref
     let mut disabled = Vec::new();
     for disk in &facts.disks {
         let Some(os) = disk.boots() else { continue };
-        if chosen.contains(&&disk.name) || facts.medium.as_ref() == Some(&disk.name) {
+        if chosen.contains(&&disk.name) || facts.is_medium(disk) {
             continue;
         }
         let named = answers.other_os.iter().find(|(spec, _)| spec.matches(disk)).map(|(_, what)| *what);

@@ -181,7 +181,7 @@ fn fence(facts: &Facts, chosen: &[&DiskName], refusals: &mut Refusals) {
                 "unmount it, or boot the medium again",
             );
         }
-        if facts.live && facts.medium.as_ref() != Some(&disk.name) {
+        if facts.live && !facts.is_medium(disk) {
             if !disk.read_only {
                 refusals.add(
                     "disk-not-fenced",
@@ -215,7 +215,7 @@ fn fenced(disk: &Disk, facts: &Facts) -> Fenced {
         identity: disk.identity().to_owned(),
         diskseq: disk.diskseq,
         carries: crate::report::carries(disk, facts),
-        medium: facts.medium.as_ref() == Some(&disk.name),
+        medium: facts.is_medium(disk),
     }
 }
 

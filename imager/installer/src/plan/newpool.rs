@@ -112,8 +112,11 @@ pub(super) fn decide(
 
 fn check(disk: &Disk, facts: &Facts, answers: &Answers, purpose: &Purpose<'_>, refusals: &mut Refusals) {
     let name = who(disk);
-    if facts.medium.as_ref() == Some(&disk.name) {
+    if facts.is_medium(disk) {
         refusals.add("target-is-medium", format!("{name} is what the installer came on"), "name another disk");
+    }
+    if disk.path_of.is_some() || facts.disks.iter().any(|other| other.path_of.as_ref() == Some(&disk.name)) {
+        refusals.add("target-multipath", format!("{name} is reached by more than one path"), "unplug one of them");
     }
     if let Some(why) = &disk.unreadable {
         refusals.add("target-unreadable", format!("{name} cannot be read: {why}"), "name another disk");

@@ -191,8 +191,16 @@ fn auto<'a>(facts: &'a Facts, answers: &Answers, sizes: &Sizes, refusals: &mut R
 /// Everything that stands against `disk` as a target.
 fn check(disk: &Disk, kept: &[&Partition], facts: &Facts, answers: &Answers, sizes: &Sizes, refusals: &mut Refusals) {
     let name = who(disk);
-    if facts.medium.as_ref() == Some(&disk.name) {
+    if facts.is_medium(disk) {
         refusals.add("target-is-medium", format!("{name} is what the installer came on"), "name another disk");
+    }
+    let other_path = facts.disks.iter().find(|other| other.path_of.as_ref() == Some(&disk.name));
+    if let Some(other) = disk.path_of.as_ref().or(other_path.map(|other| &other.name)) {
+        refusals.add(
+            "target-multipath",
+            format!("{name} is reached by another path too, /dev/{other}"),
+            "unplug one path of the OS disk, or name another disk",
+        );
     }
     if let Some(why) = &disk.unreadable {
         refusals.add("target-unreadable", format!("{name} cannot be read: {why}"), "name another disk");

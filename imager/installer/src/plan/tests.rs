@@ -92,6 +92,7 @@ fn every_reason_has_its_code() {
         ("target-has-holders", |f| disk(f, "sda").holders.push("md127".into()), &[]),
         ("target-unreadable", |f| disk(f, "sda").unreadable = Some("I/O error".into()), &[]),
         ("target-is-medium", |f| f.medium = Some("sda".parse().unwrap()), &[]),
+        ("target-multipath", |f| disk(f, "sdf").path_of = Some("sda".parse().unwrap()), &[]),
         ("fenced-disk-has-holders", |f| disk(f, "sdd").holders.push("dm-0".into()), &[]),
         ("fenced-disk-in-use", |f| disk(f, "sdd").used_as.push("swap".into()), &[]),
         ("fenced-disk-written", |f| disk(f, "sdd").written = 8, &[]),
@@ -251,7 +252,30 @@ fn what_an_earlier_try_left_is_no_reason_against_the_next() {
 fn a_disk_that_holds_a_pool_is_not_opened_to_disable_its_os() {
     let mut facts = node();
     let disk = facts.disks.iter_mut().find(|disk| disk.name.as_str() == "sdd").unwrap();
-    disk.boot_code = true;
+    (disk.boot_code, disk.table) = (true, crate::facts::TableKind::Mbr);
     let answers = ANSWERS.replace("default = \"keep\"", "default = \"disable\"");
     assert_eq!(decide(&facts, &answers).unwrap_err().codes(), ["other-os-disable"]);
+}
+
+#[test]
+fn what_boots_nothing_needs_no_decision() {
+    let undecided = ANSWERS.replace("default = \"keep\"", "disks.\"serial:OS-2\" = \"keep\"");
+    let disk = |facts: &mut Facts, change: fn(&mut Disk)| {
+        change(facts.disks.iter_mut().find(|disk| disk.name.as_str() == "sdd").unwrap());
+    };
+    // An old system's code before a pool that took the whole disk; a stick with answers.
+    let mut facts = node();
+    disk(&mut facts, |disk| disk.boot_code = true);
+    decide(&facts, &undecided).unwrap();
+    // The medium itself, back under another name.
+    let mut facts = node();
+    disk(&mut facts, |disk| {
+        (disk.boot_code, disk.table, disk.content) = (true, crate::facts::TableKind::Mbr, Vec::new());
+    });
+    assert_eq!(decide(&facts, &undecided).unwrap_err().codes(), ["other-os-undecided"]);
+    disk(&mut facts, |disk| {
+        let (kind, label) = ("iso9660".to_owned(), Some("SIRIS_INSTALL".to_owned()));
+        disk.content.push(crate::facts::Content::FileSystem(crate::facts::FileSystem { kind, label, dirty: false }));
+    });
+    decide(&facts, &undecided).unwrap();
 }

@@ -160,10 +160,10 @@ fn pools(plan: &Plan, made: Option<PoolGuid>) -> String {
         format!("\n[[pool]]\nguid = \"{guid}\"\nname = {}\nstate = \"{state}\"\n", quoted(name))
     };
     let kept = plan.pools.iter().filter(|pool| pool.is_imported()).map(|pool| match pool.health {
-        Health::Complete => entry(pool.guid, &pool.name, "online"),
-        Health::Degraded | Health::Incomplete => entry(pool.guid, &pool.name, "degraded"),
+        Health::Complete => entry(pool.guid, &pool.name, "ONLINE"),
+        Health::Degraded | Health::Incomplete => entry(pool.guid, &pool.name, "DEGRADED"),
     });
-    let new = made.into_iter().zip(&plan.new_pool).map(|(guid, pool)| entry(guid, &pool.name, "online"));
+    let new = made.into_iter().zip(&plan.new_pool).map(|(guid, pool)| entry(guid, &pool.name, "ONLINE"));
     kept.chain(new).collect()
 }
 

@@ -78,8 +78,8 @@ fn layout() -> Layout {
 }
 
 /// A disk that remembers what was written to it, and when that was flushed.
-struct Recorder {
-    disk: Cursor<Vec<u8>>,
+pub(crate) struct Recorder {
+    pub(crate) disk: Cursor<Vec<u8>>,
     /// Writes between two syncs.
     epochs: Vec<Vec<(u64, Vec<u8>)>>,
 }
@@ -116,9 +116,13 @@ impl Device for Recorder {
 }
 
 impl Recorder {
+    pub(crate) fn new(disk: Vec<u8>) -> Self {
+        Self { disk: Cursor::new(disk), epochs: vec![Vec::new()] }
+    }
+
     /// Every disk that a power cut can leave: after each write, with the last one torn, and, as nothing is ordered
     /// between two syncs, with any single write of the last epoch missing.
-    fn cuts(&self, before: &[u8], mut each: impl FnMut(&mut Cursor<Vec<u8>>)) {
+    pub(crate) fn cuts(&self, before: &[u8], mut each: impl FnMut(&mut Cursor<Vec<u8>>)) {
         let apply = |disk: &mut [u8], at: u64, bytes: &[u8]| {
             disk[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
         };
@@ -241,7 +245,7 @@ fn power_lost_at_any_write_leaves_old_or_none_or_new() {
     let mut before = disk(0);
     old.write(&mut before, Slot::B, false).unwrap();
     let before = before.into_inner();
-    let mut dev = Recorder { disk: Cursor::new(before.clone()), epochs: vec![Vec::new()] };
+    let mut dev = Recorder::new(before.clone());
     new.write(&mut dev, Slot::B, false).unwrap();
 
     let mut outcomes = [0; 3];

@@ -1,7 +1,7 @@
 //! What real pools do not show: labels that were forged, or that ZFS wrote in other times. Everything else is tested
 //! with fixtures, in `tests/pools.rs`.
 
-use super::{Fault, Health, Member, Pool, StaleBecause, pools};
+use super::{Fault, Health, Member, Pool, StaleBecause, auxiliaries, pools};
 use crate::bytes::Endian;
 use crate::nvlist::tests::Packer;
 use crate::nvlist::{List, Value};
@@ -84,6 +84,19 @@ fn a_forged_parity_does_not_make_up_for_devices() {
     let mut device = case("raidz3").device("a");
     edit_tree(&mut device, |tree| tree.set("nparity", Value::Number(17)));
     assert!(codes(&one(&[device])).contains(&"pool-too-few"));
+    // Not even three of three.
+    let case = case("raidz1");
+    let mut devices: Vec<_> = ["a", "b", "c", "log"].map(|name| case.device(name)).into();
+    devices[..3].iter_mut().for_each(|device| {
+        edit_tree(device, |tree| {
+            tree.set("nparity", Value::Number(3));
+            let Some(Value::Lists(children)) = tree.find("children") else { panic!("no children") };
+            let mut children = children.clone();
+            children.iter_mut().for_each(|child| child.set("faulted", Value::Number(1)));
+            tree.set("children", Value::Lists(children));
+        });
+    });
+    assert!(codes(&one(&devices)).contains(&"pool-too-few"));
 }
 
 #[test]
@@ -126,12 +139,18 @@ fn of_two_vdevs_of_one_number_the_older_is_gone() {
 }
 
 #[test]
-fn a_vdev_whose_number_is_a_hole_is_gone() {
+fn a_vdev_whose_number_is_a_hole_or_beyond_the_last_is_gone() {
     let case = case("hole");
-    let mut away = case.device("b");
-    edit(&mut away, |list| list.set("txg", Value::Number(5)));
-    edit_tree(&mut away, |tree| tree.set("id", Value::Number(1)));
-    let pool = one(&[case.device("a"), away]);
+    for id in [1, 3] {
+        let mut away = case.device("b");
+        edit(&mut away, |list| list.set("txg", Value::Number(5)));
+        edit_tree(&mut away, |tree| tree.set("id", Value::Number(id)));
+        is_gone(&case.device("a"), away);
+    }
+}
+
+fn is_gone(head: &Device, away: Device) {
+    let pool = one(&[head.clone(), away]);
     assert_eq!(pool.stale.iter().map(|s| (&*s.device, s.why)).collect::<Vec<_>>(), [("b", StaleBecause::TopRemoved)]);
 }
 
@@ -176,6 +195,36 @@ fn a_log_that_was_left_behind_is_missed() {
     // While a pool is in use, its parts are not written all at once.
     devices.iter_mut().for_each(|device| edit(device, |list| list.set("state", Value::Number(0))));
     assert_eq!(one(&devices).health, Health::Complete);
+}
+
+#[test]
+fn a_device_with_an_older_label_is_behind_even_if_its_uberblocks_are_not() {
+    let case = case("mirror");
+    let mut old = case.device("b");
+    edit(&mut old, |list| list.set("txg", Value::Number(4)));
+    assert_eq!(codes(&one(&[case.device("a"), old])), ["pool-device-behind"]);
+}
+
+#[test]
+fn a_spare_is_no_device_of_a_pool_whatever_else_its_label_says() {
+    let case = case("mirror");
+    let mut spare = case.device("b");
+    edit(&mut spare, |list| list.set("state", Value::Number(3)));
+    let pool = one(&[case.device("a"), spare.clone()]);
+    assert_eq!((pool.members.len(), pool.missing.len()), (1, 1));
+    assert_eq!(auxiliaries(&[member(&spare)]).len(), 1);
+}
+
+#[test]
+fn the_name_of_a_destroyed_pool_is_free() {
+    let mut devices = case("destroyed").devices;
+    let name = one(&case("mirror").devices).name;
+    devices.iter_mut().for_each(|device| edit(device, |list| list.set("name", Value::Text(name.clone()))));
+    devices.iter_mut().for_each(|device| device.name.push_str("-destroyed"));
+    let members: Vec<_> = devices.iter().chain(&case("mirror").devices).map(member).collect();
+    let pools = pools(&members);
+    assert_eq!((&pools[0].name, pools.len()), (&pools[1].name, 2));
+    assert!(pools.iter().all(|pool| pool.conflicts.is_empty()));
 }
 
 #[test]

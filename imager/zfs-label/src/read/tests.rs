@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use proptest::prelude::{Just, Strategy, any, prop, prop_oneof, proptest};
@@ -152,6 +153,11 @@ fn a_bad_sector_costs_one_copy_and_a_dead_disk_is_an_error() {
         assert_eq!(codes(&labels), wanted);
         assert_ne!(labels.fingerprint(), whole.fingerprint());
     }
+    // Where nothing but zeros can be read, it still shows which place cannot.
+    let mut zeros = Device::new("a", bytes, vec![0; 4 * REGION]);
+    let fingerprint = |n: usize| read(&mut Bad(&mut zeros, places[n], places[n] + 1, 0), bytes).unwrap().fingerprint();
+    let fingerprints: BTreeSet<_> = (0..4).map(fingerprint).collect();
+    assert_eq!(fingerprints.len(), 4);
     assert_eq!(read(&mut Bad(&mut device, 0, u64::MAX, 0), bytes).unwrap_err().to_string(), "medium error");
     // A device that is shorter than it was said to be.
     let mut short = io::Cursor::new(device.regions[..2 * REGION].to_vec());
