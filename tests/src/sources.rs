@@ -39,6 +39,14 @@ impl Sources {
         Ok(Sources { dir, xtask })
     }
 
+    /// The checkout itself, for what changes nothing in it.
+    ///
+    /// # Errors
+    /// When this program cannot find itself.
+    pub fn here(checkout: &Path) -> Result<Self> {
+        Ok(Sources { dir: checkout.to_owned(), xtask: std::env::current_exe().context("find this program")? })
+    }
+
     /// Where it lies.
     pub fn dir(&self) -> &Path {
         &self.dir

@@ -120,6 +120,11 @@ impl<'a> Machine<'a> {
         self.lab
     }
 
+    /// Its specification.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
     /// Its specification, to be changed while it is off.
     pub fn spec_mut(&mut self) -> &mut Spec {
         &mut self.spec

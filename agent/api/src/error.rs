@@ -54,6 +54,8 @@ codes! {
     ConfigRefused = "config-refused", Input, "The key may not be changed that way without being forced.";
     ConfigUnreadable = "config-unreadable", Host, "The configuration file on the box cannot be used.";
     ConfigWriteFailed = "config-write-failed", Host, "The configuration could not be written.";
+    ReceiptAbsent = "receipt-absent", Input, "This box was not made by the installer, or its install has no receipt.";
+    ReceiptUnreadable = "receipt-unreadable", Host, "The receipt cannot be read.";
     OptionUnknown = "option-unknown", Input, "No such option, or it has another type.";
     NotAuthorized = "not-authorized", Environment, "polkit does not allow it to this caller.";
     AuthorityUnreachable = "authority-unreachable", Host, "polkit could not be asked.";

@@ -48,6 +48,8 @@ pub trait Manager {
     fn forget_pool(&self, guid: u64, options: Options<'_>) -> zbus::Result<()>;
     /// Every key of the configuration that is set.
     fn get_config(&self, options: Options<'_>) -> zbus::Result<ConfigMap>;
+    /// The signed receipt of the install that made this box (JSON, byte for byte as it was signed).
+    fn get_receipt(&self, options: Options<'_>) -> zbus::Result<Vec<u8>>;
     /// Sets one key; says what it takes for the change to come into effect (empty: nothing, `reboot`).
     #[zbus(allow_interactive_auth)]
     fn set_config(&self, key: &str, value: &OwnedVariant, options: Options<'_>) -> zbus::Result<String>;

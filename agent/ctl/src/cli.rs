@@ -73,6 +73,8 @@ pub enum Command {
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    /// Prints the signed receipt of the install that made the box; `siris-installer verify-receipt` checks it.
+    Receipt,
     /// Waits until the box is in a state.
     Wait {
         /// Seconds to wait at most.

@@ -49,6 +49,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Config { command } => config::run(&connection, command).await,
         Command::Pools { command, json } => pools::run(&connection, command, json).await,
         Command::SupportBundle { output } => support::bundle(&connection, output).await,
+        Command::Receipt => support::receipt(&connection).await,
         Command::Wait { timeout, health } => wait::wait(&connection, health, timeout).await,
         Command::Completions { .. } | Command::Man { .. } => Ok(()),
     }

@@ -1,4 +1,4 @@
-//! `sirisctl support-bundle`.
+//! `sirisctl support-bundle` and `sirisctl receipt`: what is fetched as it is.
 
 use std::collections::HashMap;
 use std::fs::OpenOptions;
@@ -30,6 +30,13 @@ pub async fn bundle(connection: &Connection, output: Option<PathBuf>) -> Result<
     write(&path, &bytes).map_err(|e| Failure::local(&format!("cannot write {}", path.display()), &e))?;
     eprintln!("{} ({} bytes)", path.display(), bytes.len());
     Ok(())
+}
+
+/// Prints the receipt, byte for byte.
+pub async fn receipt(connection: &Connection) -> Result<(), Failure> {
+    let bytes = ManagerProxy::new(connection).await?.get_receipt(HashMap::new()).await?;
+    let mut out = io::stdout();
+    out.write_all(&bytes).and_then(|()| out.write_all(b"\n")).map_err(|e| Failure::local("cannot write", &e))
 }
 
 /// For its owner's eyes only: no secrets are in it, but a box's journal is nobody else's business.

@@ -17,6 +17,8 @@ pub const DEVICE_ID: &str = "/var/lib/siris/device-id";
 pub const HOST_ID: &str = "/var/lib/siris/hostid";
 /// A crypt(5) hash for root that the installer was given.
 pub const PASSWORD_HASH: &str = "/var/lib/siris/root-password-hash";
+/// The signed receipt of the install.
+pub const RECEIPT: &str = "/var/lib/siris/receipts/install.json";
 /// Files of systemd-networkd that the installer or the operator has put there.
 pub const NETWORK: &str = "/etc/siris/network";
 /// Pools the box is to have.

@@ -26,6 +26,7 @@ mod open;
 
 pub use newpool::create;
 
+use crate::carry::stash;
 use crate::check::{self, CheckError};
 use crate::host::{Host, HostError};
 use crate::plan::{Disabled, Plan, TargetPlan, Wipe};
@@ -165,6 +166,7 @@ pub struct Written<'a> {
     open: Open<'a>,
     layout: Layout,
     disk: String,
+    stashed: bool,
 }
 
 /// Writes one disk of the plan.
@@ -184,8 +186,12 @@ pub fn apply<'a>(
     let kept = target.kept.iter().map(|kept| kept.start..kept.start + kept.size.bytes()).collect();
     let mut open = Open::new(host, &target.disk, target.diskseq, kept)?;
     progress.line(&format!("writing to /dev/{disk} begins; if it is interrupted, run the installer again"));
+    if let Some(stash) = &target.stash {
+        put_stash(open.dev(), stash).map_err(|error| ApplyError::Wipe(disk.clone(), error))?;
+    }
     if !target.entries.is_empty() {
-        gpt::apply_kept(open.dev(), &layout).map_err(|error| ApplyError::Table(disk.clone(), error))?;
+        gpt::apply_kept(open.dev(), &layout, &target.entries)
+            .map_err(|error| ApplyError::Table(disk.clone(), error))?;
     }
     wipe(open.dev(), &target.wipes, target.size.bytes()).map_err(|error| ApplyError::Wipe(disk.clone(), error))?;
     content(open.dev(), host, plan, target, &layout, sources, progress, stop)?;
@@ -202,7 +208,7 @@ pub fn apply<'a>(
     gpt::apply(open.dev(), &layout).map_err(table)?;
     open.dev().sync().and_then(|()| open.dev().forget()).map_err(device)?;
     match gpt::read(open.dev(), layout.sector()).map_err(table)? {
-        found if found == layout => Ok(Written { open, layout, disk }),
+        found if found == layout => Ok(Written { open, layout, disk, stashed: target.stash.is_some() }),
         _ => Err(ApplyError::ReadBack { disk, what: "the partition table" }),
     }
 }
@@ -243,6 +249,12 @@ pub fn disable(host: &Host, plan: &Disabled) -> Result<(), ApplyError> {
     wipe(open.dev(), &plan.clears, plan.size.bytes())
         .map_err(|error| ApplyError::Wipe(plan.disk.to_string(), error))?;
     Ok(open.close()?)
+}
+
+fn put_stash(dev: &mut Guarded, stash: &[u8]) -> io::Result<()> {
+    dev.seek(SeekFrom::Start(stash::START))?;
+    dev.write_all(stash)?;
+    dev.sync()
 }
 
 /// A source that ends with an error when a person wants to stop.
@@ -356,6 +368,10 @@ impl Written<'_> {
             if found != *bytes {
                 return Err(ApplyError::ReadBack { disk, what: "the receipt" });
             }
+        }
+        if self.stashed {
+            // Nobody needs it from here on.
+            put_stash(&mut *dev, &vec![0; stash::LEN as usize]).map_err(device)?;
         }
         let mut env = BootEnv::first(Slot::A);
         env.set_other(INSTALL_VARIABLE, id);

@@ -157,7 +157,7 @@ fn man(dir: &std::path::Path) -> anyhow::Result<u8> {
 fn inspect(facts: &Facts, json: bool) -> anyhow::Result<u8> {
     match json {
         true => println!("{}", serde_json::to_string_pretty(facts)?),
-        false => print!("{}", report::table(facts)),
+        false => print!("{}{}", report::table(facts), report::recommendation(facts)),
     }
     Ok(0)
 }
@@ -211,6 +211,9 @@ fn install(host: &Host, given: &Given, again: bool, stay: bool, wait: Duration) 
     loop {
         let prepared = match run::prepare(host, &answers, &bytes, again) {
             Err(InstallError::Refused(refusals)) if begin.elapsed() < wait && may_pass(&refusals) => {
+                if stop.wanted() {
+                    return Err(InstallError::StoppedBefore.into());
+                }
                 sleep(Duration::from_secs(3));
                 continue;
             }
@@ -259,9 +262,9 @@ fn conclude(finished: &Finished, end: End, stay: bool) -> anyhow::Result<u8> {
 
 fn finish(finished: &Finished) -> u8 {
     let Finished { proof, key, .. } = finished;
-    let count = proof.disks.len();
+    let count = proof.disks.len() + proof.appeared.len();
     match proof.holds {
-        true => println!("proven: {count} other disks are as they were, not one sector written to them since boot"),
+        true => println!("proven: not one sector was written to any other disk since boot (looked at: {count})"),
         false => {
             println!("THE PROOF DOES NOT HOLD. Do not boot before this is understood:");
             proof.failures.iter().for_each(|failure| println!("  {failure}"));

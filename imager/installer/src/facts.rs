@@ -103,7 +103,8 @@ impl Facts {
             Content::FileSystem(fs) => fs.kind == "iso9660" && fs.label.as_deref() == Some(siris_live::medium::LABEL),
             _ => false,
         };
-        self.medium.as_ref() == Some(&disk.name) || disk.content.iter().any(label)
+        let pool = disk.contents().any(|(_, content)| matches!(content, Content::Zfs(_)));
+        self.medium.as_ref() == Some(&disk.name) || (disk.content.iter().any(label) && !pool)
     }
 
     /// The pool of that guid.

@@ -65,7 +65,7 @@ impl HostError {
             Self::Open { .. } => "device-open",
             Self::OtherDisk { .. } => "disk-changed",
             Self::Fence { .. } => "fence",
-            Self::Read { .. } => "sysfs-unreadable",
+            Self::Read { .. } => "file-unreadable",
         }
     }
 

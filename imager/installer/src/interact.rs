@@ -55,7 +55,7 @@ fn conversation(host: &Host, console: &mut Console<'_>) -> Result<Chosen, Intera
         let seen = run::look(host)?;
         console.say(&format!("\nSIRIS installer: {} {}", seen.image.manifest.product, seen.image.manifest.version))?;
         console.say("Nothing is written before you have confirmed a plan. `q` ends at any time.\n")?;
-        console.pages(&report::table(&seen.facts))?;
+        console.pages(&(report::table(&seen.facts) + &report::recommendation(&seen.facts)))?;
         let Some(mut answers) = questions::answers(host, &seen.facts, console)? else { return Ok(Chosen::Nothing) };
         let plan = loop {
             match seen.plan(host, &mut answers, run::new_id()) {

@@ -159,6 +159,11 @@ fn covers() -> BTreeMap<&'static str, &'static str> {
              state-sha256 is the digest of the start of the state partition before this receipt was written into it",
         ),
         (
+            "proof.disks",
+            "every disk that was there before the first write but those under written, new-pool and disabled and the \
+             installer's own medium",
+        ),
+        (
             "proof.disks.edges",
             "SHA-256 of the first and of the last MiB of the disk and of each partition, read before the first write \
              and again after the last but that of this receipt, and equal; the four ZFS labels with their uberblocks \

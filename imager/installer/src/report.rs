@@ -113,6 +113,22 @@ pub fn table(facts: &Facts) -> String {
     text
 }
 
+/// What `inspect` recommends: the disk that the system would go on without a word, or the choice there is.
+pub fn recommendation(facts: &Facts) -> String {
+    let stick = |disk: &Disk| disk.removable || disk.transport.as_deref() == Some("usb");
+    let free = |disk: &&Disk| {
+        let pool = disk.contents().any(|(_, content)| matches!(content, Content::Zfs(_)));
+        let used = !disk.holders.is_empty() || !disk.used_as.is_empty();
+        !pool && !used && !stick(disk) && !facts.is_medium(disk) && disk.unreadable.is_none() && disk.path_of.is_none()
+    };
+    let found: Vec<String> = facts.disks.iter().filter(free).map(|disk| format!("/dev/{}", disk.name)).collect();
+    match &found[..] {
+        [] => "no disk is free of pools: name the one that is to be given up\n".to_owned(),
+        [disk] => format!("recommended for the system: {disk}, the only disk without a pool\n"),
+        disks => format!("without a pool, one of them for the system: {}\n", disks.join(", ")),
+    }
+}
+
 /// At most `width` characters of a line.
 pub(crate) fn clip(text: &str, width: usize) -> String {
     match text.chars().count() > width {

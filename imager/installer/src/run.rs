@@ -15,14 +15,14 @@ use rustix::fs::{FlockOperation, flock};
 use siris_ibu::{Sha256, SignedManifest};
 
 use crate::answers::{Answers, InstallId, Static};
-use crate::apply::{self, ApplyError, BootFiles, Sources};
+use crate::apply::{self, ApplyError, BootFiles, Sources, Written};
 use crate::carry;
 use crate::check::{self, CheckError};
 use crate::facts::{Disk, DiskName, Facts};
 use crate::host::{Host, HostError};
 use crate::observe::observe;
 use crate::plan::{self, Image, Plan, Purpose};
-use crate::prove::{self, Evidence, Proof};
+use crate::prove::{self, Evidence, KeptDigest, Proof};
 use crate::receipt::{self, BoxKey, Receipt, WrittenDisk};
 use crate::refusal::Refusals;
 use crate::state;
@@ -154,6 +154,11 @@ impl Seen {
         answers.network.ntp.splice(0..0, given.ntp);
         let mut plan = plan::plan(&self.facts, answers, &purpose)?;
         plan.notes.push(format!("the network is carried over from {from}"));
+        let bytes = carry::stash::encode(&answers.network);
+        let kept = bytes.is_some_and(|bytes| plan.targets[0].keep_stash(bytes, carry::stash::START, carry::stash::LEN));
+        if !kept {
+            plan.notes.push("if the install is interrupted, the network has to be given by hand then".to_owned());
+        }
         Ok(plan)
     }
 }
@@ -213,22 +218,7 @@ pub fn execute(
     let mut image = make(None).map_err(InstallError::State)?;
     let opened: Vec<&DiskName> = plan.opened().collect();
     let fenced = |disk: &Disk| !opened.contains(&&disk.name) && !facts.is_medium(disk);
-    progress.step("looking at the other disks", 0);
-    let before = prove::all(host, facts, &fenced).map_err(InstallError::Look)?;
-    progress.done();
-    let kept = prove::kept(host, plan, progress, stop);
-    if stop.wanted() {
-        return Err(InstallError::StoppedBefore);
-    }
-    let kept = kept.map_err(|source| InstallError::Kept { written: false, source })?;
-    match check::members(host, signed, progress, stop) {
-        Err(CheckError::Stopped) => return Err(InstallError::StoppedBefore),
-        result => result.map_err(|error| Refusals(vec![error.refusal()]))?,
-    }
-    unchanged(facts, &observe(host).map_err(InstallError::Look)?)?;
-    if stop.wanted() {
-        return Err(InstallError::StoppedBefore);
-    }
+    let (before, kept) = last_look(host, prepared, &fenced, progress, stop)?;
 
     let broken_off = |error| incomplete(host, facts, &before, &fenced, error);
     if let Some(pool) = &plan.new_pool {
@@ -250,22 +240,44 @@ pub fn execute(
     // From here on there is nothing to be stopped: the system is complete.
     let kept_after = prove::kept(host, plan, progress, &Stop::default());
     let proof = proof.with_kept(&kept, kept_after.map_err(|source| InstallError::Kept { written: true, source })?);
-    let disks: Vec<WrittenDisk<'_>> = plan
-        .targets
-        .iter()
-        .zip(&written)
-        .map(|(target, written)| WrittenDisk {
-            target,
-            disk_guid: written.layout().guid().to_string(),
-            state_sha256: image.sha256(),
-        })
-        .collect();
+    let disk = |(target, written): (_, &Written<'_>)| WrittenDisk {
+        target,
+        disk_guid: written.layout().guid().to_string(),
+        state_sha256: image.sha256(),
+    };
+    let disks: Vec<WrittenDisk<'_>> = plan.targets.iter().zip(&written).map(disk).collect();
     let receipt = Receipt::new(plan, &disks, &proof, started, now());
     let receipt = receipt::sign(&receipt, &key).map_err(InstallError::Receipt)?;
     for written in written {
         written.seal(&image, &receipt, &plan.id).map_err(InstallError::Seal)?;
     }
     Ok(Finished { proof, receipt, key: key.public() })
+}
+
+/// Everything that is looked at immediately before the first write: evidence of the disks that are not written and of
+/// what stays on those that are, every byte of the payload, and that the machine is still the one of the plan.
+fn last_look(
+    host: &Host,
+    prepared: &Prepared,
+    fenced: &dyn Fn(&Disk) -> bool,
+    progress: &mut dyn Progress,
+    stop: &Stop,
+) -> Result<(Vec<Evidence>, Vec<KeptDigest>), InstallError> {
+    let Prepared { facts, plan, signed, .. } = prepared;
+    progress.step("looking at the other disks", 0);
+    let before = prove::all(host, facts, fenced).map_err(InstallError::Look)?;
+    progress.done();
+    let kept = prove::kept(host, plan, progress, stop);
+    if stop.wanted() {
+        return Err(InstallError::StoppedBefore);
+    }
+    let kept = kept.map_err(|source| InstallError::Kept { written: false, source })?;
+    match check::members(host, signed, progress, stop) {
+        Err(CheckError::Stopped) => return Err(InstallError::StoppedBefore),
+        result => result.map_err(|error| Refusals(vec![error.refusal()]))?,
+    }
+    unchanged(facts, &observe(host).map_err(InstallError::Look)?)?;
+    if stop.wanted() { Err(InstallError::StoppedBefore) } else { Ok((before, kept)) }
 }
 
 /// Two consoles may ask at once; one of them installs.
@@ -327,5 +339,7 @@ fn incomplete(
     InstallError::Incomplete { others, source }
 }
 
+#[cfg(test)]
+mod pools;
 #[cfg(test)]
 mod tests;

@@ -1,14 +1,19 @@
 //! A machine for tests: sysfs, devices that are sparse files, and a small payload that is signed.
 
 use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
+use siris_host::cmd::{Cmd, Tool};
 use siris_ibu::keys::{Epoch, Role, SecretKey};
 use siris_ibu::manifest::{BuildTime, Member, SCHEMA, Zfs};
 use siris_ibu::signature::SignatureFile;
 use siris_ibu::verity::{self, Salt};
 use siris_ibu::{ByteSize, Manifest, Sha256, Version};
 use siris_live::LIVE;
+use siris_slots::gpt;
+use siris_slots::guid::GuidSource;
+use siris_slots::layout::{KeptEntry, Layout, SectorSize, Sizes};
 
 use crate::check::KEYS;
 use crate::host::Host;
@@ -27,7 +32,8 @@ pub fn manifest(root: &[u8], tree: &mut Vec<u8>, boot: &[u8]) -> Manifest {
     let uuid = "11223344-5566-7788-99aa-bbccddeeff00".parse().unwrap();
     let verity = verity::build(root, root.len() as u64, Salt::from_bytes([7; 32]), uuid, tree).unwrap();
     let member = |b: &[u8]| Member { size: ByteSize::from_bytes(b.len() as u64), sha256: Sha256::of(b) };
-    let features: std::collections::BTreeSet<String> = ["embedded_data".into(), "hole_birth".into()].into();
+    let features: std::collections::BTreeSet<String> =
+        ["embedded_data", "hole_birth", "vdev_zaps_v2"].map(str::to_owned).into();
     Manifest {
         schema: SCHEMA,
         product: "siris".parse().unwrap(),
@@ -119,6 +125,40 @@ impl TestBox {
         let path = self.path("/dev").join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         File::create(&path).unwrap().set_len(mib * MIB).unwrap();
+        path
+    }
+
+    /// Attaches a disk with an old system: an ext4 root on partition 8 of a GPT, dirty as after a power cut.
+    pub fn old_system(&self, name: &str, mib: u64) -> PathBuf {
+        let path = self.disk(name, mib);
+        self.put("/old/usr/lib/os-release", b"NAME=\"Old\"\nPRETTY_NAME=\"Old GNU/Linux 9 \x1b[31m(red)\"\n");
+        self.put("/old/etc/hostname", b"node7\n");
+        let interfaces = "auto eno1\niface eno1 inet static\n address 192.0.2.7/24\n gateway 192.0.2.1\n";
+        self.put("/old/etc/network/interfaces", interfaces.as_bytes());
+        let mib_of = ByteSize::mib;
+        let sizes = Sizes { slot: mib_of(2), boot: mib_of(1), esp: mib_of(1), state_min: mib_of(1) };
+        let mut raw = [1; 128];
+        raw[32..40].copy_from_slice(&204_800u64.to_le_bytes());
+        raw[40..48].copy_from_slice(&409_599u64.to_le_bytes());
+        let kept = [KeptEntry::new(8, raw)];
+        let (size, sector) = (mib_of(mib), SectorSize::S512);
+        let layout = Layout::plan_beside(size, sector, &sizes, &GuidSource::Random, &kept).unwrap();
+        let open = || File::options().read(true).write(true).open(&path).unwrap();
+        gpt::apply_kept(&mut open(), &layout, &kept).unwrap();
+        Cmd::new(Tool::MkfsExt4)
+            .args(["-q", "-F", "-L", "oldroot", "-E", "offset=104857600", "-d"])
+            .arg(self.path("/old"))
+            .arg(&path)
+            .arg("100M")
+            .run()
+            .unwrap();
+        // `needs_recovery`: the journal was not replayed.
+        let (mut dev, at, mut word) = (open(), 104_857_600 + 1024 + 96, [0; 4]);
+        dev.seek(SeekFrom::Start(at)).unwrap();
+        dev.read_exact(&mut word).unwrap();
+        word[0] |= 4;
+        dev.seek(SeekFrom::Start(at)).unwrap();
+        dev.write_all(&word).unwrap();
         path
     }
 

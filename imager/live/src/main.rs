@@ -23,7 +23,7 @@ const POLL: Duration = Duration::from_secs(1);
 
 fn main() {
     let consoles = Screen(RefCell::new(Consoles::open(Path::new("/"))));
-    consoles.say("starting the installer; no disk is written to before you have seen and confirmed a plan");
+    consoles.say(&format!("{} s after the kernel: loading the installer; all disks are closed to writing", uptime()));
     match run(&consoles) {
         Ok(()) => {}
         Err(error) => {
@@ -35,6 +35,12 @@ fn main() {
             }
         }
     }
+}
+
+/// Seconds since the kernel started, as /proc/uptime has them.
+fn uptime() -> String {
+    let text = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    text.split_whitespace().next().unwrap_or("?").to_owned()
 }
 
 fn run(consoles: &Screen) -> anyhow::Result<()> {

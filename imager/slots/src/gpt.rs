@@ -64,7 +64,7 @@ impl GptError {
 /// Writes the table of `layout`: protective MBR, backup and primary. What else is in the first sector (boot code) is
 /// left as it is. At every instant one of the two copies is sound, the old one or the new one.
 pub fn apply(dev: &mut dyn Device, layout: &Layout) -> Result<(), GptError> {
-    let mut entries = kept_entries(layout);
+    let mut entries = kept_entries(&layout.kept);
     for entry in &layout.entries {
         let bytes = &mut entries[(entry.part.number() as usize - 1) * ENTRY..][..ENTRY];
         bytes[..16].copy_from_slice(&entry.part.type_guid().to_disk());
@@ -78,17 +78,18 @@ pub fn apply(dev: &mut dyn Device, layout: &Layout) -> Result<(), GptError> {
     write(dev, layout, &entries)
 }
 
-/// Writes a table that holds nothing but what `layout` keeps of others: the disk boots nothing then.
-pub fn apply_kept(dev: &mut dyn Device, layout: &Layout) -> Result<(), GptError> {
-    write(dev, layout, &kept_entries(layout))
+/// Writes a table that holds nothing but `kept`, with the numbers they have there: the disk boots nothing then, and
+/// whoever comes next finds what was to be kept as it was.
+pub fn apply_kept(dev: &mut dyn Device, layout: &Layout, kept: &[KeptEntry]) -> Result<(), GptError> {
+    write(dev, layout, &kept_entries(kept))
 }
 
 /// Entries of the size everybody uses, as many as everybody has.
 const COUNT: usize = 128;
 
-fn kept_entries(layout: &Layout) -> Vec<u8> {
+fn kept_entries(kept: &[KeptEntry]) -> Vec<u8> {
     let mut entries = vec![0; COUNT * ENTRY];
-    for kept in &layout.kept {
+    for kept in kept {
         if let Some(bytes) = entries.get_mut((kept.number() as usize - 1) * ENTRY..).and_then(|e| e.get_mut(..ENTRY)) {
             bytes.copy_from_slice(kept.raw());
         }
@@ -218,12 +219,12 @@ mod tests {
         let kept = [KeptEntry::new(4, raw), KeptEntry::new(9, far)];
         let guids = GuidSource::Seed(Sha256::of(b"kept"));
         let layout = Layout::plan_beside(disk, sector, &sizes(), &guids, &kept).unwrap();
-        assert_eq!(layout.kept().iter().map(KeptEntry::number).collect::<Vec<_>>(), [8, 9]);
+        assert_eq!(layout.kept().iter().map(KeptEntry::number).collect::<Vec<_>>(), [9, 104]);
 
         let mut dev = Cursor::new(vec![0xaa; disk.bytes() as usize]);
-        apply_kept(&mut dev, &layout).unwrap();
+        apply_kept(&mut dev, &layout, &kept).unwrap();
         let Table::Gpt(found) = table::read(&mut dev, disk.bytes(), 512).unwrap() else { panic!() };
-        assert_eq!(found.parts.iter().map(|p| (p.number, p.raw)).collect::<Vec<_>>(), [(8, raw), (9, far)]);
+        assert_eq!(found.parts.iter().map(|p| (p.number, p.raw)).collect::<Vec<_>>(), [(4, raw), (9, far)]);
         apply(&mut dev, &layout).unwrap();
         assert_eq!(read(&mut dev, sector).unwrap(), layout);
         let inside = |lba: u64| (4097..=10_238).contains(&lba);

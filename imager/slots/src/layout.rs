@@ -7,7 +7,7 @@ mod beside;
 
 use std::fmt;
 
-pub use beside::KeptEntry;
+pub use beside::{KeptEntry, MOVED};
 
 use siris_ibu::manifest::TRAILER;
 use siris_ibu::{ByteSize, Class};
@@ -245,7 +245,7 @@ impl Layout {
 
     /// Plans a disk on which some partitions stay where they are, down to the bytes of their entries. Each of ours
     /// goes into the first gap that takes it, and the state partition gets the largest one that is left. Our numbers
-    /// are what the boot loader finds its way by: a kept partition that has one of them gets the next free one.
+    /// are what the boot loader finds its way by: a kept partition that has one of them gets another, [`MOVED`] further on.
     pub fn plan_beside(
         disk: ByteSize,
         sector: SectorSize,

@@ -6,17 +6,21 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::json;
 
 use super::{must_contain, standard};
 use crate::case::Case;
 use crate::disk;
 use crate::lab::Bench;
 use crate::machine::{Bus, Carrier, Firmware, Spec};
+use crate::sources::Sources;
 use crate::vm::{Machine, Vm};
 
 const GROUP: &str = "install";
 /// How long an install may take before it counts as hung.
 const INSTALL: Duration = Duration::from_secs(900);
+/// Bytes a second of a slow medium.
+const SLOW: u32 = 256 * 1024;
 /// The data disks of the machines here.
 const DISKS: [u32; 4] = [256; 4];
 
@@ -29,6 +33,9 @@ pub fn cases() -> Vec<Case> {
             |bench| replace(bench, Firmware::Bios, Bus::Sata, Carrier::UsbCd),
         ),
         Case::quick(GROUP, "a refused install writes nothing at all", refused),
+        Case::full(GROUP, "a medium with answers installs once, and boots the disk from then on", once),
+        Case::full(GROUP, "a slow medium is read once, and asked for again when it was pulled", slow_and_pulled),
+        Case::full(GROUP, "without answers the disks are shown, and nothing is written", by_hand),
     ];
     for (firmware, bus, carrier, name) in [
         (Firmware::Uefi, Bus::Nvme, Carrier::SataCd, "the same under UEFI, from a SATA CD onto NVMe"),
@@ -116,7 +123,85 @@ fn replace(bench: &Bench<'_>, firmware: Firmware, bus: Bus, carrier: Carrier) ->
     let found = vm.guest.ok("[ \"$(zfs get -Ho value mounted tank/data)\" = yes ] || zfs mount tank/data; \
          sha256sum < \"$(zfs get -Hpo value mountpoint tank/data)/file\"")?;
     ensure!(found == data, "the pool came back with other data");
-    must_contain(&vm.guest.ok("zfs list -t snapshot -Ho name")?, "tank/data@1568402268", "the snapshots")
+    must_contain(&vm.guest.ok("zfs list -t snapshot -Ho name")?, "tank/data@1568402268", "the snapshots")?;
+    let receipt = vm.guest.ok("sirisctl receipt > /tmp/receipt && siris-installer verify-receipt /tmp/receipt")?;
+    must_contain(&receipt, "the proof holds", "the receipt")
+}
+
+/// A medium with answers on it, as a release engineer makes it.
+fn medium_with(bench: &Bench<'_>, answers: &str) -> Result<std::path::PathBuf> {
+    let (file, out) = (bench.dir().join("install.toml"), bench.dir().join("medium"));
+    fs::write(&file, answers)?;
+    let sources = Sources::here(bench.lab.repository())?;
+    let script = format!("\"$XTASK\" iso siris --answers '{}' --out '{}'", file.display(), out.display());
+    sources.shell(&script).log(bench.dir().join("build.log")).run()?;
+    Ok(out.join("latest.iso").canonicalize()?)
+}
+
+/// A BMC that keeps the CD first: the machine starts from it again and again.
+fn once(bench: &Bench<'_>) -> Result<()> {
+    let answers = answers(bench, "[target]\ndisk = \"auto\"\n")?.replace("poweroff", "reboot");
+    let mut spec = Spec::bare(Firmware::Bios, Bus::Sata).with_medium(Carrier::UsbCd, &medium_with(bench, &answers)?);
+    spec.memory_mib = 4096;
+    let mut vm = Machine::blank(bench, spec)?.start()?;
+    vm.serial.wait("proven:", INSTALL).context("install")?;
+    vm.serial.forget();
+    vm.serial.wait("this install is done", Duration::from_secs(180)).context("the second start from the medium")?;
+    vm.wait_healthy()?;
+    must_contain(&vm.guest.ok("sirisctl status")?, "node7", "the status")
+}
+
+/// A BMC's virtual CD: slow, pulled in the middle of the read, and attached again.
+fn slow_and_pulled(bench: &Bench<'_>) -> Result<()> {
+    let iso = bench.lab.iso()?;
+    let mut spec = Spec::bare(Firmware::Bios, Bus::Sata).with_medium(Carrier::UsbCd, iso);
+    spec.memory_mib = 4096;
+    spec.medium.iter_mut().for_each(|medium| medium.rate = Some(SLOW));
+    let mut vm = start(Machine::blank(bench, spec)?)?;
+    // The boot loader reads kernel and initrd at that rate too.
+    vm.serial.wait("s after the kernel: loading", Duration::from_secs(400))?;
+    let said = vm.serial.text();
+    let first = said.lines().find(|line| line.contains("s after the kernel")).unwrap_or_default();
+    println!("       {}", first.trim());
+    vm.serial.wait("reading [", Duration::from_secs(60))?;
+    vm.serial.wait(" 1 %", Duration::from_secs(120))?;
+    vm.qmp.execute("device_del", json!({ "id": "stick" }))?;
+    vm.serial.wait("attach the medium again", Duration::from_secs(120)).context("the medium was pulled")?;
+
+    let file = json!({ "driver": "file", "filename": iso, "read-only": true });
+    let node = json!({ "driver": "raw", "node-name": "again", "read-only": true, "file": file });
+    vm.qmp.execute("blockdev-add", node)?;
+    // A USB CD drive as the machine had it before: made of a node, it takes two devices.
+    let bridge = json!({ "driver": "usb-bot", "id": "bridge", "bus": "usb.0" });
+    vm.qmp.execute("device_add", bridge)?;
+    let drive = json!({ "driver": "scsi-cd", "id": "disc", "bus": "bridge.0", "drive": "again" });
+    vm.qmp.execute("device_add", drive)?;
+    vm.qmp
+        .execute("qom-set", json!({ "path": "/machine/peripheral/bridge", "property": "attached", "value": true }))?;
+    vm.serial.wait("everything is in memory", Duration::from_secs(300)).context("the medium was attached again")?;
+
+    let stats = vm.qmp.execute("query-blockstats", json!({}))?;
+    let disc = stats.as_array().into_iter().flatten().find(|entry| entry["qdev"].to_string().contains("disc"));
+    let read = disc.and_then(|entry| entry["stats"]["rd_bytes"].as_u64()).context("QEMU counts no reads")?;
+    let bundle = fs::metadata(iso)?.len();
+    println!("       read {read} bytes of the medium's {bundle} after it was attached again");
+    ensure!(read as f64 <= bundle as f64 * 1.02, "{read} bytes were read of {bundle}");
+    Ok(())
+}
+
+/// A technician at the serial console, without answers.
+fn by_hand(bench: &Bench<'_>) -> Result<()> {
+    let mut spec = Spec::bare(Firmware::Uefi, Bus::Virtio).with_medium(Carrier::UsbCd, bench.lab.iso()?);
+    spec.memory_mib = 4096;
+    let mut vm = start(Machine::blank(bench, spec)?)?;
+    vm.serial.wait("serial", INSTALL).context("the table of disks")?;
+    vm.serial.wait("Nothing was written", Duration::from_secs(60))?;
+    let machine = vm.cut_power()?;
+    let blank = disk::digest(bench.lab, &machine.disk("os"))?;
+    let zeros = bench.dir().join("zeros.qcow2");
+    disk::blank(bench.lab, &zeros, machine.spec().disk_gib * 1024)?;
+    ensure!(blank == disk::digest(bench.lab, &zeros)?, "looking at the disks has written to one");
+    Ok(())
 }
 
 fn refused(bench: &Bench<'_>) -> Result<()> {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use siris_build::Profiles;
+use siris_build::archive::Mirrors;
 use siris_host::cmd::{Cmd, Root, Tool};
 
 /// How long it took.
@@ -26,6 +27,21 @@ pub struct Times {
 /// When mkosi cannot be installed, or fails.
 pub fn measure(checkout: &Path, work: &Path) -> Result<Times> {
     let profile = Profiles::new(checkout.join("image-profiles")).load("siris")?;
+    // The same archive as ours, the whole of it, and nothing else.
+    let mirrors = Mirrors::find(&profile.mirror)?;
+    let components = profile.components.join(" ");
+    let source = |uri: &str, suites: &str| {
+        format!(
+            "Types: deb\nURIs: {uri}\nSuites: {suites}\nComponents: {components}\n\
+             Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n"
+        )
+    };
+    let suite = &profile.suite;
+    let sources = format!(
+        "{}\n{}",
+        source(&mirrors.main, &format!("{suite} {suite}-updates")),
+        source(&mirrors.security, &format!("{suite}-security"))
+    );
     let root = work.join("mkosi-root");
     eprintln!("bench: making a root with mkosi in it");
     let packages = "mkosi,apt,ca-certificates,cpio,debian-archive-keyring,e2fsprogs,erofs-utils,kmod,systemd,\
@@ -33,8 +49,9 @@ pub fn measure(checkout: &Path, work: &Path) -> Result<Times> {
     Cmd::new(Tool::Mmdebstrap)
         .args(["--mode=root", "--variant=apt", "--aptopt=APT::Install-Recommends \"false\""])
         .arg(format!("--include={packages}"))
-        .arg(&profile.suite)
+        .arg(suite)
         .arg(&root)
+        .arg(&mirrors.main)
         .log(work.join("mkosi-root.log"))
         .run()?;
 
@@ -52,6 +69,9 @@ pub fn measure(checkout: &Path, work: &Path) -> Result<Times> {
         list.join("\n         ")
     );
     fs::write(dir.join("mkosi.conf"), conf)?;
+    let lists = dir.join("mkosi.sandbox/etc/apt/sources.list.d");
+    fs::create_dir_all(&lists)?;
+    fs::write(lists.join("mkosi.sources"), sources)?;
     for name in ["cache", "out", "workspace"] {
         fs::create_dir_all(dir.join(name))?;
     }

@@ -14,6 +14,7 @@ use crate::agent::Agent;
 use crate::bus::publish::{expected, reasons};
 use crate::bus::{Authority, Failure, Publisher};
 use crate::config::{BoxConfig, ConfigValue, Key};
+use crate::root::{RECEIPT, Root};
 use crate::{observe, support};
 
 /// Everything that is set has effect from the next boot on: `/etc` is sealed.
@@ -62,6 +63,20 @@ impl ManagerObject {
         self.agent.look_at_config();
         self.publisher.publish_settings().await?;
         Ok(TAKES.to_owned())
+    }
+}
+
+/// The receipt, without what pads its place on the disk.
+fn receipt(root: &Root) -> Result<Vec<u8>, Failure> {
+    let absent = || Failure::new(ErrorCode::ReceiptAbsent, "this box has no receipt of an install");
+    match std::fs::read(root.path(RECEIPT)) {
+        Ok(bytes) => {
+            let bytes = bytes.trim_ascii_end();
+            // Until the receipt is there, its place says so in words.
+            if bytes.starts_with(b"{") { Ok(bytes.to_vec()) } else { Err(absent()) }
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(absent()),
+        Err(error) => Err(Failure::new(ErrorCode::ReceiptUnreadable, format!("{RECEIPT}: {error}"))),
     }
 }
 
@@ -210,6 +225,12 @@ impl ManagerObject {
             .map_err(|e| Failure::new(ErrorCode::ConfigUnreadable, crate::chain(&e)))?;
         let set = Key::ALL.into_iter().filter_map(|key| Some((key.as_str().to_owned(), to_wire(config.value(key)?))));
         set.map(|(key, value)| Ok((key, value?))).collect()
+    }
+
+    #[zbus(out_args("receipt"))]
+    async fn get_receipt(&self, options: Options) -> Result<Vec<u8>, Failure> {
+        only(&options, &[])?;
+        receipt(&self.agent.root)
     }
 
     #[zbus(out_args("takes"))]

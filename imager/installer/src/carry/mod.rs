@@ -6,11 +6,14 @@
 
 mod ifupdown;
 mod networkd;
+pub mod stash;
 
 use std::collections::BTreeMap;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
 use siris_host::cmd::{Cmd, Tool};
+use siris_slots::layout::Part;
 
 use crate::answers::{Mac, Network, Static};
 use crate::facts::{Disk, DiskName, Facts};
@@ -59,14 +62,43 @@ pub fn network(host: &Host, facts: &Facts, target: &DiskName) -> Result<(Network
     let refuse = |what: String| {
         Refusal::new("network-carry-over", what, "write the network into the answers: mode = \"static\" or \"dhcp\"")
     };
+    if let Some(network) = stashed(host, target) {
+        return Ok((network, format!("an install of /dev/{target} that did not come to its end")));
+    }
     let disk = facts.disk(target);
-    let start = disk.and_then(Disk::old_root);
-    let Some(start) = start else {
+    let device = || host.dev(target.as_str());
+    if let Some(files) = disk.and_then(|disk| own(disk, device())) {
+        let mut network = of_files(files);
+        if network.kind == Static::Files(Vec::new()) {
+            network.kind = Static::Dhcp;
+        }
+        return Ok((network, format!("the SIRIS OS on /dev/{target}")));
+    }
+    let Some(start) = disk.and_then(Disk::old_root) else {
         return Err(refuse(format!("/dev/{target} carries no old system whose network could be read")));
     };
-    let root = OldRoot { device: host.dev(target.as_str()), start };
-    let found = find(&root, &ports_now(host)).map_err(refuse)?;
+    let found = find(&OldRoot { device: device(), start }, &ports_now(host)).map_err(refuse)?;
     Ok((found.network, format!("{} on /dev/{target}", found.from)))
+}
+
+fn stashed(host: &Host, target: &DiskName) -> Option<Network> {
+    let mut dev = host.open(target.as_str()).ok()?;
+    let mut bytes = vec![0; stash::LEN as usize];
+    dev.seek(SeekFrom::Start(stash::START)).and_then(|_| dev.read_exact(&mut bytes)).ok()?;
+    stash::decode(&bytes)
+}
+
+/// The network files of a system of ours; none of them means DHCP.
+fn own(disk: &Disk, device: PathBuf) -> Option<Vec<(String, String)>> {
+    let state = disk.partitions.iter().find(|part| part.kind == Part::State.type_guid().to_string())?;
+    let root = OldRoot { device, start: state.start };
+    let dir = format!("/persist{}", crate::state::NETWORK);
+    let files: Vec<(String, String)> = root
+        .list(&dir)
+        .into_iter()
+        .filter_map(|name| Some((name.clone(), root.read(&format!("{dir}/{name}"))?)))
+        .collect();
+    Some(files)
 }
 
 fn ports_now(host: &Host) -> Ports {

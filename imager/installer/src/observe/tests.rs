@@ -2,10 +2,6 @@ use std::fs;
 use std::io::{Cursor, Read};
 use std::os::unix::fs::symlink;
 
-use siris_host::cmd::{Cmd, Tool};
-use siris_slots::layout::{Layout, SectorSize, Sizes};
-use siris_slots::{gpt, guid::GuidSource};
-
 use super::*;
 use crate::facts::{FileSystem, Md};
 use crate::report;
@@ -74,43 +70,10 @@ fn md_is_found_at_each_of_its_places() {
     assert_eq!(md(size - 65536, &old), Some(("0.90".into(), 0)));
 }
 
-/// An old system on a GPT: an ext4 root on partition 8, dirty as after a power cut.
-fn old_system(machine: &TestBox, name: &str) {
-    let path = machine.disk(name, 1024);
-    let tree = machine.path("/old");
-    machine.put("/old/usr/lib/os-release", b"NAME=\"Old\"\nPRETTY_NAME=\"Old GNU/Linux 9 \x1b[31m(red)\"\n");
-    machine.put("/old/etc/hostname", b"node7\n");
-    let sizes =
-        Sizes { slot: ByteSize::mib(2), boot: ByteSize::mib(1), esp: ByteSize::mib(1), state_min: ByteSize::mib(1) };
-    let mut raw = [1; 128];
-    raw[32..40].copy_from_slice(&204_800u64.to_le_bytes());
-    raw[40..48].copy_from_slice(&409_599u64.to_le_bytes());
-    let kept = [siris_slots::layout::KeptEntry::new(8, raw)];
-    let layout =
-        Layout::plan_beside(ByteSize::mib(1024), SectorSize::S512, &sizes, &GuidSource::Random, &kept).unwrap();
-    gpt::apply_kept(&mut fs::File::options().read(true).write(true).open(&path).unwrap(), &layout).unwrap();
-    Cmd::new(Tool::MkfsExt4)
-        .args(["-q", "-F", "-L", "oldroot", "-E", "offset=104857600", "-d"])
-        .arg(&tree)
-        .arg(&path)
-        .arg("100M")
-        .run()
-        .unwrap();
-    // `needs_recovery`: the journal was not replayed.
-    let mut dev = fs::File::options().read(true).write(true).open(&path).unwrap();
-    let at = 104_857_600 + 1024 + 96;
-    let mut word = [0; 4];
-    dev.seek(SeekFrom::Start(at)).unwrap();
-    dev.read_exact(&mut word).unwrap();
-    word[0] |= 4;
-    dev.seek(SeekFrom::Start(at)).unwrap();
-    std::io::Write::write_all(&mut dev, &word).unwrap();
-}
-
 #[test]
 fn an_old_system_is_named_without_a_write() {
     let machine = TestBox::new();
-    old_system(&machine, "sda");
+    machine.old_system("sda", 1024);
     let before = machine.digest("sda");
     let facts = observe(&machine.host).unwrap();
     let disk = &facts.disks[0];

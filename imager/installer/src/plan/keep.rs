@@ -1,6 +1,7 @@
 //! Partitions of the target that stay, and what is cleared around them.
 
-use siris_slots::layout::{KeptEntry, Layout};
+use siris_slots::Slot;
+use siris_slots::layout::{KeptEntry, Layout, MOVED, Part};
 
 use super::{Kept, Wipe, who};
 use crate::answers::Keep;
@@ -22,8 +23,19 @@ pub(super) fn resolve<'a>(disk: &'a Disk, keep: &[Keep], refusals: &mut Refusals
             Keep::Label(label) => part.label.as_ref() == Some(label),
             Keep::Guid(guid) => part.guid.as_ref() == Some(guid),
         };
-        let found: Vec<&Partition> = disk.partitions.iter().filter(fits).collect();
+        let mut found: Vec<&Partition> = disk.partitions.iter().filter(fits).collect();
+        if let (Keep::Number(number), [part]) = (wanted, &found[..])
+            && is_own(part)
+        {
+            // An earlier try of this install has given its number to a partition of ours.
+            found = disk.partitions.iter().filter(|part| part.number == number + MOVED).collect();
+        }
         match found[..] {
+            [part] if is_own(part) => refusals.add(
+                "keep-own",
+                format!("{}: partition {wanted} is part of a SIRIS OS, which is written anew", who(disk)),
+                format!("partitions on it: {}", list(disk)),
+            ),
             [part] => kept.push(part),
             _ => refusals.add(
                 "keep-not-found",
@@ -43,6 +55,13 @@ pub(super) fn resolve<'a>(disk: &'a Disk, keep: &[Keep], refusals: &mut Refusals
         );
     }
     kept
+}
+
+/// Whether it is one of ours, but for the two whose types everybody uses.
+fn is_own(part: &Partition) -> bool {
+    let parts = [Part::Boot(Slot::A), Part::Root(Slot::A), Part::State];
+    parts.iter().any(|own| part.kind.eq_ignore_ascii_case(&own.type_guid().to_string()))
+        || ["siris-bios", "siris-esp"].iter().any(|label| part.label.as_deref() == Some(label))
 }
 
 fn list(disk: &Disk) -> String {
@@ -105,6 +124,12 @@ pub(super) fn wipes(disk: &Disk, kept: &[&Partition]) -> Vec<Wipe> {
         }
     }
     merged.into_iter().map(|(start, end)| Wipe { start, len: end - start }).collect()
+}
+
+/// The same ranges, less one that is not cleared.
+pub(super) fn spare(wipes: &[Wipe], start: u64, end: u64) -> Vec<Wipe> {
+    let ranges = wipes.iter().flat_map(|wipe| without((wipe.start, wipe.start + wipe.len), start, end));
+    ranges.map(|(start, end)| Wipe { start, len: end - start }).collect()
 }
 
 /// What is left of a range when another is taken out of it.

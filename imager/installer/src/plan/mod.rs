@@ -236,8 +236,8 @@ fn settings(answers: &Answers) -> Vec<String> {
     lines.extend(identity.hostname.iter().map(|name| format!("host name {name}")));
     lines.extend(identity.device_id.iter().map(|id| format!("device id {id}")));
     lines.extend(identity.timezone.iter().map(|zone| format!("time zone {zone}")));
-    lines.push(format!("{} SSH keys", answers.access.ssh_keys.len()));
-    lines.push(format!("root password {}", if answers.access.password_hash.is_some() { "set" } else { "none" }));
+    lines.push(format!("SSH keys: {}", answers.access.ssh_keys.len()));
+    lines.push(format!("root password: {}", if answers.access.password_hash.is_some() { "set" } else { "none" }));
     lines.extend(crate::state::network_lines(&answers.network));
     lines
 }

@@ -41,6 +41,9 @@ pub struct TargetPlan {
     /// The entries of what stays.
     #[serde(skip)]
     pub entries: Vec<KeptEntry>,
+    /// What was carried over from it, kept on it until the install is done: a rerun finds it there.
+    #[serde(skip)]
+    pub stash: Option<Vec<u8>>,
 }
 
 /// A range that is cleared, so that nobody recognises what was there.
@@ -84,6 +87,17 @@ pub struct PartPlan {
 }
 
 impl TargetPlan {
+    /// Has `bytes` kept on the disk from the first write until the last, where no partition that stays is in the way.
+    pub(crate) fn keep_stash(&mut self, bytes: Vec<u8>, start: u64, len: u64) -> bool {
+        let end = start + len;
+        if self.kept.iter().any(|kept| kept.start < end && start < kept.start + kept.size.bytes()) {
+            return false;
+        }
+        self.wipes = super::keep::spare(&self.wipes, start, end);
+        self.stash = Some(bytes);
+        true
+    }
+
     /// Where everything goes: the same as was decided, since it is computed from what was decided.
     pub(crate) fn guids(&self, seed: Sha256) -> GuidSource {
         GuidSource::Seed(Sha256::of(format!("{seed} {}", self.disk).as_bytes()))
@@ -277,6 +291,7 @@ fn lay_out(
         kept: Vec::new(),
         parts: Vec::new(),
         entries,
+        stash: None,
     };
     let layout = match Layout::plan_beside(disk.size, sector, sizes, &target.guids(seed), &target.entries) {
         Ok(layout) => layout,

@@ -12,7 +12,7 @@ use crate::testbox::{TestBox, answers};
 
 const GIB: u64 = 1024;
 
-fn ready(machine: &TestBox, text: &str) -> Box<Prepared> {
+pub(super) fn ready(machine: &TestBox, text: &str) -> Box<Prepared> {
     let answers = Answers::parse(text.as_bytes()).unwrap();
     match prepare(&machine.host, &answers, text.as_bytes(), false).unwrap() {
         Preparation::Ready(prepared) => prepared,
@@ -20,7 +20,7 @@ fn ready(machine: &TestBox, text: &str) -> Box<Prepared> {
     }
 }
 
-fn install(machine: &TestBox, text: &str) -> Result<Finished, InstallError> {
+pub(super) fn install(machine: &TestBox, text: &str) -> Result<Finished, InstallError> {
     let prepared = ready(machine, text);
     execute(&machine.host, &prepared, &mut Silent, &Stop::default())
 }
@@ -132,22 +132,51 @@ fn a_manifest_that_nobody_vouches_for_is_refused() {
     assert_eq!(code(), "image-tampered");
 }
 
+/// Stops once the writing has come half-way.
+struct Half(Stop, u64);
+
+impl Progress for Half {
+    fn step(&mut self, what: &str, total: u64) {
+        self.1 = if what == "writing" { total } else { 0 };
+    }
+    fn at(&mut self, done: u64) {
+        if self.1 > 0 && done > self.1 / 2 {
+            self.0.want();
+        }
+    }
+    fn done(&mut self) {}
+    fn line(&mut self, _: &str) {}
+}
+
+#[test]
+fn what_was_carried_over_survives_the_root_it_was_read_from() {
+    let machine = TestBox::new();
+    machine.old_system("sda", 2 * GIB);
+    machine.put("/sys/class/net/eno1/address", b"00:11:22:33:44:55\n");
+    machine.put("/sys/class/net/eno1/device/vendor", b"x");
+    let text = format!("{}[network]\nmode = \"carry-over\"\ndns = [\"192.0.2.53\"]\n", answers("serial:SDA"));
+    let prepared = ready(&machine, &text);
+    assert!(prepared.plan.to_string().contains("192.0.2.7/24 via 192.0.2.1"), "{}", prepared.plan);
+    let stop = Stop::default();
+    execute(&machine.host, &prepared, &mut Half(stop.clone(), 0), &stop).unwrap_err();
+
+    // Nothing of the old root is left, and it is known all the same.
+    let prepared = ready(&machine, &text);
+    assert!(prepared.plan.to_string().contains("192.0.2.7/24"), "{}", prepared.plan);
+    install(&machine, &text).unwrap();
+    let facts = observe(&machine.host).unwrap();
+    let start = facts.disks[0].partitions.iter().find(|part| part.number == 7).unwrap().start;
+    let port = format!("/persist{}/50-port-001122334455.network", state::NETWORK);
+    let kept = observe::cat(&machine.path("/dev/sda"), start, &port).unwrap();
+    assert!(kept.contains("Address=192.0.2.7/24"));
+    // The next install takes it from the system that is there now.
+    let again = Answers::parse(text.as_bytes()).unwrap();
+    let Preparation::Ready(prepared) = prepare(&machine.host, &again, b"other", false).unwrap() else { panic!() };
+    assert!(prepared.plan.notes[0].contains("the SIRIS OS on /dev/sda"), "{:?}", prepared.plan.notes);
+}
+
 #[test]
 fn stopped_in_the_middle_it_says_so_and_a_rerun_completes() {
-    /// Stops once the writing has come half-way.
-    struct Half(Stop, u64);
-    impl Progress for Half {
-        fn step(&mut self, what: &str, total: u64) {
-            self.1 = if what == "writing" { total } else { 0 };
-        }
-        fn at(&mut self, done: u64) {
-            if self.1 > 0 && done > self.1 / 2 {
-                self.0.want();
-            }
-        }
-        fn done(&mut self) {}
-        fn line(&mut self, _: &str) {}
-    }
     let machine = TestBox::new();
     machine.disk("sda", 2 * GIB);
     machine.disk("sdb", GIB);
@@ -207,13 +236,13 @@ fn old_disk(machine: &TestBox, name: &str) -> (u64, u64) {
     };
     let (first, last) = (2_000_001, 3_000_000);
     let kept =
-        [entry(21, 2048, 2_000_000, "root"), entry(24, first, last, "tank"), entry(25, 3_000_001, 4_000_000, "more")];
+        [entry(21, 2048, 2_000_000, "root"), entry(4, first, last, "tank"), entry(25, 3_000_001, 4_000_000, "more")];
     let sizes = Sizes { slot: ByteSize::mib(16), ..Sizes::default() };
     let size = ByteSize::mib(3 * GIB);
     let guids = GuidSource::Random;
     let layout = Layout::plan_beside(size, SectorSize::S512, &sizes, &guids, &kept).unwrap();
     let mut dev = File::options().read(true).write(true).open(path).unwrap();
-    gpt::apply_kept(&mut dev, &layout).unwrap();
+    gpt::apply_kept(&mut dev, &layout, &kept).unwrap();
     for block in (2048..4_100_000u64).step_by(10_000) {
         dev.seek(SeekFrom::Start(block * 512)).unwrap();
         dev.write_all(&[0xaa; 512]).unwrap();
@@ -237,10 +266,15 @@ fn what_is_kept_on_the_target_is_the_same_to_the_byte() {
     let mut dev = File::open(machine.path("/dev/sda")).unwrap();
     let layout = gpt::read(&mut dev, SectorSize::S512).unwrap();
     let kept = &layout.kept()[0];
-    assert_eq!((kept.number(), kept.first_lba() * 512, kept.raw()[10]), (24, start, 0x5a));
+    assert_eq!((kept.number(), kept.first_lba() * 512, kept.raw()[10]), (104, start, 0x5a));
     assert_eq!(layout.kept().len(), 1);
     let (signed, _) = check::manifest(&machine.host).unwrap();
     writer::check_slot(&mut dev, &layout, Slot::A, &signed).unwrap();
+
+    // Named by its number, it is found before, in between and after.
+    let by_number = text.replace("\"label:tank\"", "4");
+    assert!(install(&machine, &by_number).unwrap().proof.holds);
+    assert_eq!(region(&machine), before);
 
     // One that is not there is no reason to go on without it.
     let missing = Answers::parse(text.replace("label:tank", "label:bank").as_bytes()).unwrap();

@@ -100,6 +100,10 @@ pub(super) fn largest(gaps: &[(u64, u64)], least: u64) -> Option<(u64, u64)> {
     (best.1 - best.0 >= least).then_some(best)
 }
 
+/// What is added to the number of a kept partition that has one of ours. The same one again at each install, so that
+/// whoever named a partition by its number finds it after it was moved.
+pub const MOVED: u32 = 100;
+
 /// The same entries with numbers that are not ours, by number.
 pub(super) fn renumber(kept: &[KeptEntry]) -> Vec<KeptEntry> {
     let ours = Part::ALL.len() as u32;
@@ -107,7 +111,8 @@ pub(super) fn renumber(kept: &[KeptEntry]) -> Vec<KeptEntry> {
     let mut moved: Vec<&KeptEntry> = kept.iter().filter(|entry| entry.number <= ours).collect();
     moved.sort_by_key(|entry| entry.number);
     for entry in moved {
-        let free = (ours + 1..).find(|number| all.iter().all(|other| other.number != *number));
+        let wanted = [entry.number + MOVED].into_iter().chain(ours + 1..);
+        let free = wanted.into_iter().find(|number| all.iter().all(|other| other.number != *number));
         // Numbers do not run out: there are as many as entries, and some.
         all.push(KeptEntry { number: free.unwrap_or(entry.number), raw: entry.raw });
     }
