@@ -261,6 +261,8 @@ cargo build --release --offline --locked -p siris-agent -p sirisctl -p siris-ins
 install -D -m 755 /siris/target/release/siris-agent /siris/out/root/usr/libexec/siris/siris-agent
 install -D -m 755 /siris/target/release/sirisctl /siris/out/root/usr/bin/sirisctl
 install -D -m 755 /siris/target/release/siris-installer /siris/out/root/usr/bin/siris-installer
+mkdir -p /siris/out/root/usr/share/man/man8
+/siris/out/root/usr/bin/siris-installer man /siris/out/root/usr/share/man/man8
 install -D -m 755 /siris/target/release/siris-live /siris/out/live/siris-live
 sirisctl=/siris/out/root/usr/bin/sirisctl
 mkdir -p /siris/out/root/usr/share/bash-completion/completions /siris/out/root/usr/share/man/man1

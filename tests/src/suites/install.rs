@@ -35,7 +35,8 @@ pub fn cases() -> Vec<Case> {
         Case::quick(GROUP, "a refused install writes nothing at all", refused),
         Case::full(GROUP, "a medium with answers installs once, and boots the disk from then on", once),
         Case::full(GROUP, "a slow medium is read once, and asked for again when it was pulled", slow_and_pulled),
-        Case::full(GROUP, "without answers the disks are shown, and nothing is written", by_hand),
+        Case::full(GROUP, "inspecting shows the disks and writes nothing", looked_at),
+        Case::full(GROUP, "a person at the serial console is asked, and installs", by_hand),
     ];
     for (firmware, bus, carrier, name) in [
         (Firmware::Uefi, Bus::Nvme, Carrier::SataCd, "the same under UEFI, from a SATA CD onto NVMe"),
@@ -189,8 +190,39 @@ fn slow_and_pulled(bench: &Bench<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A technician at the serial console, without answers.
+/// A technician at the serial console installs without answers: chooses, sees the plan, types the target's serial.
 fn by_hand(bench: &Bench<'_>) -> Result<()> {
+    let mut spec = Spec::bare(Firmware::Bios, Bus::Virtio).with_medium(Carrier::UsbCd, bench.lab.iso()?);
+    spec.memory_mib = 4096;
+    let mut vm = Machine::blank(bench, spec)?.start()?;
+    vm.serial.wait("executed automatically", Duration::from_secs(120)).context("the medium's menu")?;
+    // One down, from Inspect to Install.
+    vm.serial.type_text("\u{e}\r")?;
+    let key = bench.lab.public_key()?;
+    let talk = [
+        ("Disk for the system", "vda"),
+        ("Role of the box", ""),
+        ("Host name", "node9"),
+        ("SSH", key.as_str()),
+        ("SSH", ""),
+        ("Network", ""),
+    ];
+    for (question, answer) in talk {
+        vm.serial.wait(question, INSTALL).with_context(|| format!("asked for {question}"))?;
+        vm.serial.type_text(&format!("{answer}\r"))?;
+    }
+    vm.serial.wait("serial number:", Duration::from_secs(120)).context("asked to confirm")?;
+    vm.serial.type_text("os\r")?;
+    vm.serial.wait("proven:", INSTALL).context("install")?;
+    let mut machine = vm.cut_power()?;
+    machine.spec_mut().medium = None;
+    let mut vm = machine.start()?;
+    vm.wait_healthy()?;
+    must_contain(&vm.guest.ok("sirisctl status")?, "node9", "the status")
+}
+
+/// A look at the disks.
+fn looked_at(bench: &Bench<'_>) -> Result<()> {
     let mut spec = Spec::bare(Firmware::Uefi, Bus::Virtio).with_medium(Carrier::UsbCd, bench.lab.iso()?);
     spec.memory_mib = 4096;
     let mut vm = start(Machine::blank(bench, spec)?)?;
