@@ -71,6 +71,9 @@ enum Command {
         /// Do not reboot or switch off, whatever the answers say.
         #[arg(long)]
         stay: bool,
+        /// Ask nobody: without answers, end.
+        #[arg(long)]
+        unattended: bool,
         /// How long disks that are missing are waited for, where answers were given.
         #[arg(long, value_name = "SECONDS", default_value_t = 15)]
         wait: u64,
@@ -137,9 +140,14 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Inspect { json } => inspect(&observe(&host)?, *json),
         Command::Plan { given, json } => show_plan(&host, given, *json),
         Command::Install { given, dry_run: true, .. } => show_plan(&host, given, false),
-        Command::Install { given, again, stay, wait, .. } => {
-            install(&host, given, *again, *stay, Duration::from_secs(*wait))
-        }
+        Command::Install { given, again, stay, unattended, wait, .. } => match answers(&host, given)? {
+            Some(answers) => install(&host, &answers, *again, *stay, Duration::from_secs(*wait)),
+            None if *unattended => {
+                println!("there are no answers: nothing was written");
+                Ok(8)
+            }
+            None => interactive(&host, *stay),
+        },
         Command::Man { dir } => man(dir),
         Command::VerifyReceipt { file, key } => verify(file, key.as_deref()),
     }
@@ -204,12 +212,17 @@ fn already(disk: &str, id: &str) -> anyhow::Result<u8> {
 /// How often an unattended install starts over because a disk came late.
 const TRIES: u32 = 5;
 
-fn install(host: &Host, given: &Given, again: bool, stay: bool, wait: Duration) -> anyhow::Result<u8> {
-    let Some((answers, bytes)) = answers(host, given)? else { return interactive(host, stay) };
+fn install(
+    host: &Host,
+    (answers, bytes): &(Answers, Vec<u8>),
+    again: bool,
+    stay: bool,
+    wait: Duration,
+) -> anyhow::Result<u8> {
     let stop = Stop::on_signals().context("cannot watch for signals")?;
     let (begin, mut left, mut screen) = (Instant::now(), TRIES, Screen::new());
     loop {
-        let prepared = match run::prepare(host, &answers, &bytes, again) {
+        let prepared = match run::prepare(host, answers, bytes, again) {
             Err(InstallError::Refused(refusals)) if begin.elapsed() < wait && may_pass(&refusals) => {
                 if stop.wanted() {
                     return Err(InstallError::StoppedBefore.into());

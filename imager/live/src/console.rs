@@ -51,7 +51,7 @@ pub struct Bar {
     told: Option<Instant>,
 }
 
-const WIDTH: u64 = 16;
+const WIDTH: u64 = 12;
 
 impl Bar {
     /// A bar for `total` bytes.
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn a_line_fits_a_screen_and_says_how_long_it_takes() {
         let text = line("reading", 75_000_000, 300_000_000, Duration::from_secs(300));
-        assert_eq!(text, "reading [####------------]  25 %  75.0 of 300.0 MB, 250 KB/s, 15:00 left ");
+        assert_eq!(text, "reading [###---------]  25 %  75.0 of 300.0 MB, 250 KB/s, 15:00 left ");
         for (done, total, took) in [(0, 0, 0), (5, 3, 1), (1, u64::MAX / 100, 4)] {
             let text = line("reading", done, total, Duration::from_secs(took));
             assert!(text.starts_with("reading ["), "{text}");
