@@ -200,7 +200,8 @@ exec chroot "$root" "$@"
 "#;
 
 /// What libfaketime is told by.
-const SHIFTED_CLOCK: [&str; 4] = ["FAKETIME", "LD_PRELOAD", "NO_FAKE_STAT", "FAKETIME_DONT_FAKE_MONOTONIC"];
+const SHIFTED_CLOCK: [&str; 5] =
+    ["FAKETIME", "LD_PRELOAD", "NO_FAKE_STAT", "FAKETIME_DONT_FAKE_MONOTONIC", "FAKETIME_DISABLE_SHM"];
 
 /// A command being put together.
 #[derive(Debug)]
