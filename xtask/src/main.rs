@@ -25,6 +25,33 @@ struct Args {
     command: Command,
 }
 
+/// What to build, and where.
+#[derive(Debug, clap::Args)]
+struct BuildArgs {
+    /// The profile: a file of image-profiles/ without its .toml
+    profile: String,
+    /// The version, MAJOR.MINOR.PATCH; the workspace's by default
+    #[arg(long)]
+    version: Option<Version>,
+    /// Where artefacts go; target/siris/PROFILE by default
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+impl BuildArgs {
+    fn request(self) -> anyhow::Result<Request> {
+        let version = match self.version {
+            Some(version) => version,
+            None => env!("CARGO_PKG_VERSION").parse()?,
+        };
+        let mut request = Request::new(checkout(), &self.profile, version);
+        if let Some(out) = self.out {
+            request.out = std::path::absolute(&out).with_context(|| format!("cannot use {}", out.display()))?;
+        }
+        Ok(request)
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Install what building needs on this host (asks once on a terminal)
@@ -35,17 +62,11 @@ enum Command {
     },
     /// Build a disk image from a profile
     Image {
-        /// The profile: a file of image-profiles/ without its .toml
-        profile: String,
+        #[command(flatten)]
+        what: BuildArgs,
         /// Boot it, wait until its agent says healthy, print its status and power it off
         #[arg(long)]
         boot: bool,
-        /// The image's version, MAJOR.MINOR.PATCH; the workspace's by default
-        #[arg(long)]
-        version: Option<Version>,
-        /// Where artefacts go; target/siris/PROFILE by default
-        #[arg(long, value_name = "DIR")]
-        out: Option<PathBuf>,
         /// Print what was built as JSON
         #[arg(long)]
         json: bool,
@@ -55,17 +76,11 @@ enum Command {
     },
     /// Build an installer's medium from a profile: a CD or USB stick that inspects a box and installs on it
     Iso {
-        /// The profile: a file of image-profiles/ without its .toml
-        profile: String,
+        #[command(flatten)]
+        what: BuildArgs,
         /// Answers (install.toml) to put on it: it then installs by itself, once
         #[arg(long, value_name = "FILE")]
         answers: Option<PathBuf>,
-        /// The version, MAJOR.MINOR.PATCH; the workspace's by default
-        #[arg(long)]
-        version: Option<Version>,
-        /// Where artefacts go; target/siris/PROFILE by default
-        #[arg(long, value_name = "DIR")]
-        out: Option<PathBuf>,
         /// Print what was built as JSON
         #[arg(long)]
         json: bool,
@@ -117,16 +132,16 @@ fn run(args: Args) -> anyhow::Result<()> {
     let progress = Progress::new();
     match args.command {
         Command::Setup { yes } => setup::ensure(yes),
-        Command::Image { profile, boot, version, out, json, sizes } => {
+        Command::Image { what, boot, json, sizes } => {
             setup::ensure(false)?;
-            let request = request(&profile, version, out)?;
+            let request = what.request()?;
             let built = siris_build::build(&request, &progress)?;
             report(&built, json, sizes)?;
             if boot { vm::prove_boot(&built.raw, &progress) } else { Ok(()) }
         }
-        Command::Iso { profile, answers, version, out, json } => {
+        Command::Iso { what, answers, json } => {
             setup::ensure(false)?;
-            let request = request(&profile, version, out)?;
+            let request = what.request()?;
             let built = siris_build::iso(&request, answers.as_deref(), &progress)?;
             if json {
                 let value = serde_json::json!({
@@ -161,19 +176,6 @@ fn run(args: Args) -> anyhow::Result<()> {
         Command::Lint => lint::run(),
         Command::Bench(args) => bench::run(args),
     }
-}
-
-/// What to build, and where: the defaults are the workspace's version and `target/siris/PROFILE`.
-fn request(profile: &str, version: Option<Version>, out: Option<PathBuf>) -> anyhow::Result<Request> {
-    let version = match version {
-        Some(version) => version,
-        None => env!("CARGO_PKG_VERSION").parse()?,
-    };
-    let mut request = Request::new(checkout(), profile, version);
-    if let Some(out) = out {
-        request.out = std::path::absolute(&out).with_context(|| format!("cannot use {}", out.display()))?;
-    }
-    Ok(request)
 }
 
 fn report(built: &Artefacts, json: bool, sizes: bool) -> anyhow::Result<()> {

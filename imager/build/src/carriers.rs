@@ -81,7 +81,7 @@ pub fn iso(request: &Request, answers: Option<&Path>, progress: &Progress) -> Re
     Ok(artefacts)
 }
 
-/// In the builder: compresses `/siris/in/$1` to `/siris/out/$1.zst`. The output is the same for any number of threads.
+/// In the builder: compresses `/siris/in/$1` to `/siris/out/$2`. The output is the same for any number of threads.
 const COMPRESS: &str = r#"zstd -q -T0 -9 --long=24 --no-check "/siris/in/$1" -o "/siris/out/$2""#;
 
 /// The layer with `system.ibu`.

@@ -5,19 +5,16 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 
 use siris_ibu::digest::Hasher;
-use siris_ibu::keys::Epoch;
-use siris_ibu::signature::{Policy, VerifyError};
+use siris_ibu::signature::VerifyError;
 use siris_ibu::{Class, MemberKind, Sha256, SignedManifest};
 use siris_live::LIVE;
-use siris_live::load::{self, LoadError};
+use siris_live::load::{self, KEYS, LoadError, POLICY};
 
 use crate::host::Host;
 use crate::plan::Image;
 use crate::refusal::Refusal;
 use crate::run::{Progress, Stop};
 
-/// Where the trusted keys are in the image.
-pub const KEYS: &str = "/usr/lib/siris/keys";
 const BUFFER: usize = 1 << 20;
 
 /// Why the payload is not to be used.
@@ -88,9 +85,7 @@ pub fn manifest(host: &Host) -> Result<(SignedManifest, Image), CheckError> {
         fs::read(&path).map_err(|error| CheckError::Read(path, error))
     };
     let (bytes, signatures) = (read("manifest.toml")?, read("manifest.sig")?);
-    // What a development key signed runs where only development keys are: a release's root has none.
-    let policy = Policy { allow_development: true, min_epoch: Epoch(0) };
-    let signed = SignedManifest::verify(&bytes, &signatures, &trusted, policy);
+    let signed = SignedManifest::verify(&bytes, &signatures, &trusted, POLICY);
     let signed = signed.map_err(|error| CheckError::Manifest(Box::new(error)))?;
     let image = Image { manifest: signed.manifest().clone(), digest: Sha256::of(&bytes) };
     Ok((signed, image))

@@ -15,8 +15,8 @@ use siris_slots::gpt;
 use siris_slots::guid::GuidSource;
 use siris_slots::layout::{KeptEntry, Layout, SectorSize, Sizes};
 
-use crate::check::KEYS;
 use crate::host::Host;
+use siris_live::load::KEYS;
 
 const MIB: u64 = 1 << 20;
 

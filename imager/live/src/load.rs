@@ -10,6 +10,11 @@ use siris_ibu::keys::{Epoch, KeyFileError, PublicKey};
 use siris_ibu::signature::Policy;
 use siris_ibu::{ByteSize, MemberKind, Sha256, SignedManifest};
 
+/// Where the trusted keys are, in the initrd and in the root.
+pub const KEYS: &str = "/usr/lib/siris/keys";
+/// What a development key signed runs where only development keys are: who builds a release leaves them out.
+pub const POLICY: Policy = Policy { allow_development: true, min_epoch: Epoch(0) };
+
 /// Room in the tmpfs beside the members: the manifest, answers, and what a file system needs for itself.
 const MARGIN: u64 = 16 << 20;
 /// What the running OS and its installer need beside the payload.
@@ -105,9 +110,7 @@ pub fn tmpfs_bytes(signed: &SignedManifest) -> u64 {
 /// # Errors
 /// [`LoadError`].
 pub fn open<R: Read>(source: R, trusted: &[PublicKey], booted: Option<Sha256>) -> Result<Bundle<R>, LoadError> {
-    // What a development key signed runs where only development keys are: who builds a release leaves them out.
-    let policy = Policy { allow_development: true, min_epoch: Epoch(0) };
-    let bundle = Bundle::open(source, trusted, policy).map_err(LoadError::Bundle)?;
+    let bundle = Bundle::open(source, trusted, POLICY).map_err(LoadError::Bundle)?;
     match booted {
         Some(digest) if Sha256::of(bundle.signed().bytes()) != digest => Err(LoadError::OtherMedium),
         _ => Ok(bundle),

@@ -16,7 +16,6 @@ use siris_live::console::{Bar, Consoles};
 use siris_live::load::{self, LoadError};
 use siris_live::{LIVE, medium};
 
-const KEYS: &str = "/usr/lib/siris/keys";
 const CD: &str = "/run/siris/cd";
 /// How often an absent medium is looked for.
 const POLL: Duration = Duration::from_secs(1);
@@ -44,7 +43,7 @@ fn uptime() -> String {
 }
 
 fn run(consoles: &Screen) -> anyhow::Result<()> {
-    let trusted = load::keys(Path::new(KEYS))?;
+    let trusted = load::keys(Path::new(load::KEYS))?;
     let booted = booted_manifest()?;
     let mut waited = 0u32;
     loop {

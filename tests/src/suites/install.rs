@@ -52,7 +52,6 @@ pub fn cases() -> Vec<Case> {
 fn storage_node<'a>(bench: &Bench<'a>) -> Result<(Machine<'a>, String)> {
     let vm = standard(bench)?;
     let by_id = "/dev/disk/by-id/virtio-data";
-    vm.guest.ok("zgenhostid -f 0badcafe 2>/dev/null || true")?;
     vm.guest.ok(&format!(
         "zpool create -o cachefile=none -R /srv/pools/tank tank raidz2 {by_id}0 {by_id}1 {by_id}2 {by_id}3 && zfs create tank/data"
     ))?;

@@ -119,7 +119,7 @@ fn a_manifest_that_nobody_vouches_for_is_refused() {
     machine.disk("sda", 2 * GIB);
     let answers = Answers::parse(answers("auto").as_bytes()).unwrap();
     let code = || prepare(&machine.host, &answers, b"", false).unwrap_err().code();
-    let key = machine.path(check::KEYS).join("test.pub");
+    let key = machine.path(siris_live::load::KEYS).join("test.pub");
     let bytes = fs::read(&key).unwrap();
     let other =
         siris_ibu::keys::SecretKey::from_seed("o", siris_ibu::keys::Role::Release, siris_ibu::keys::Epoch(0), [9; 32]);
