@@ -4,6 +4,7 @@
 //! Nothing is mounted, so nothing needs a loop device.
 
 use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -120,9 +121,19 @@ pub fn write(lab: &Lab, disk: &Path, offset: u64, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// When it cannot be read.
 pub fn digest(lab: &Lab, disk: &Path) -> Result<String> {
+    digest_range(lab, disk, 0..u64::MAX)
+}
+
+/// The SHA-256 of what a qcow2 disk holds within `range`, in hexadecimal.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn digest_range(lab: &Lab, disk: &Path, range: Range<u64>) -> Result<String> {
     let raw = disk.with_extension("raw");
     lab.tool(Tool::QemuImg).args(["convert", "-f", "qcow2", "-O", "raw"]).arg(disk).arg(&raw).run()?;
-    let digest = siris_ibu::Sha256::of_reader(File::open(&raw)?)?;
+    let mut file = File::open(&raw)?;
+    file.seek(SeekFrom::Start(range.start))?;
+    let digest = siris_ibu::Sha256::of_reader(file.take(range.end - range.start))?;
     fs::remove_file(&raw)?;
     Ok(digest.to_string())
 }

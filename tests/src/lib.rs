@@ -1,7 +1,7 @@
 //! The harness and suites that boot the shipped image.
 //!
 //! Owns: virtual machines made of the image as it ships ([`machine`], [`vm`]), snapshots of booted ones
-//! ([`snapshot`]), faults put on their disks from outside ([`disk`]), the cases ([`suites`]) and their runner
+//! ([`snapshot`]), faults put on their disks from outside ([`disk`]), what they write recorded ([`writelog`]), the cases ([`suites`]) and their runner
 //! ([`run`]).
 //! Never: changes the image under test, asserts how long something took, or leaves a process or file behind.
 //! In: a built image and the builder root with QEMU in it ([`lab::Lab`]). Out: a verdict for each case.
@@ -25,3 +25,4 @@ pub mod snapshot;
 pub mod sources;
 pub mod suites;
 pub mod vm;
+pub mod writelog;

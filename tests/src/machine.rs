@@ -22,6 +22,39 @@ pub enum Bus {
     Sata,
     /// NVMe. QEMU cannot save such a machine's state.
     Nvme,
+    /// virtio-scsi.
+    Scsi,
+}
+
+/// What the disks beside the OS disk hang on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataBus {
+    /// virtio-blk: some twenty disks at most.
+    Virtio,
+    /// One virtio-scsi controller, to which disks can be added while the machine is on.
+    Scsi,
+}
+
+/// A disk's sectors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sectors {
+    /// 512 bytes.
+    S512,
+    /// 512 bytes, made of physical ones of 4096: "512e".
+    S512e,
+    /// 4096 bytes: "4Kn".
+    S4096,
+}
+
+impl Sectors {
+    /// What QEMU's devices are told.
+    fn options(self) -> &'static str {
+        match self {
+            Sectors::S512 => "",
+            Sectors::S512e => ",logical_block_size=512,physical_block_size=4096",
+            Sectors::S4096 => ",logical_block_size=4096,physical_block_size=4096",
+        }
+    }
 }
 
 /// Who reads the serial console and types on it.
@@ -80,12 +113,20 @@ pub struct Spec {
     pub memory_mib: u32,
     /// The size its OS disk is grown to, as when an image is written to a larger disk.
     pub disk_gib: u32,
-    /// Blank disks beside it, in MiB; virtio, with the serials `data0`, `data1`, ...
+    /// Its OS disk's sectors.
+    pub sectors: Sectors,
+    /// What is written to its OS disk is recorded, in `os.writes` beside it.
+    pub record_os: bool,
+    /// Blank disks beside it, in MiB, with the serials `data0`, `data1`, ...
     pub data_disks_mib: Vec<u32>,
+    /// What they hang on.
+    pub data_bus: DataBus,
     /// What it is told from outside.
     pub credentials: Vec<Credential>,
     /// The medium it starts from, before its OS disk.
     pub medium: Option<Medium>,
+    /// A raw image on a USB stick beside a USB medium.
+    pub config: Option<PathBuf>,
 }
 
 impl Spec {
@@ -96,9 +137,13 @@ impl Spec {
             bus,
             memory_mib: 2048,
             disk_gib: 16,
+            sectors: Sectors::S512,
+            record_os: false,
             data_disks_mib: Vec::new(),
+            data_bus: DataBus::Virtio,
             credentials: Vec::new(),
             medium: None,
+            config: None,
         }
     }
 
@@ -113,6 +158,13 @@ impl Spec {
     #[must_use]
     pub fn with_data_disks(mut self, sizes_mib: &[u32]) -> Self {
         self.data_disks_mib = sizes_mib.to_vec();
+        self
+    }
+
+    /// The same machine with its other disks on a virtio-scsi controller.
+    #[must_use]
+    pub fn on_scsi(mut self) -> Self {
+        self.data_bus = DataBus::Scsi;
         self
     }
 
@@ -164,18 +216,41 @@ impl Spec {
         }
         // What a guest calls written is safe once QEMU has it: the host does not lose power in these tests.
         let drive = |id: &str| format!("if=none,id={id},format=qcow2,cache=unsafe,discard=unmap,file={dir}/{id}.qcow2");
-        add("-drive", drive("os"));
-        add(
-            "-device",
-            match self.bus {
-                Bus::Virtio => "virtio-blk-pci,drive=os,serial=os,bootindex=1".into(),
-                Bus::Sata => "ide-hd,drive=os,bus=ide.0,serial=os,bootindex=1".into(),
-                Bus::Nvme => "nvme,drive=os,serial=os,bootindex=1".into(),
-            },
-        );
+        match self.record_os {
+            false => add("-drive", drive("os")),
+            // Flushes have to come through.
+            true => add(
+                "-drive",
+                format!(
+                    "if=none,id=os,driver=blklogwrites,cache=writeback,discard=unmap,file.driver=qcow2,\
+                     file.file.driver=file,file.file.filename={dir}/os.qcow2,log.driver=file,log.filename={dir}/os.writes"
+                ),
+            ),
+        }
+        if self.bus == Bus::Scsi || self.data_bus == DataBus::Scsi {
+            add("-device", "virtio-scsi-pci,id=scsi".into());
+        }
+        let sectors = self.sectors.options();
+        let os = match self.bus {
+            Bus::Virtio => "virtio-blk-pci,drive=os",
+            Bus::Sata => "ide-hd,drive=os,bus=ide.0",
+            Bus::Nvme => "nvme,drive=os",
+            Bus::Scsi => "scsi-hd,drive=os,bus=scsi.0,scsi-id=0,lun=0",
+        };
+        add("-device", format!("{os},serial=os,bootindex=1{sectors}"));
         for number in 0..self.data_disks_mib.len() {
             add("-drive", drive(&format!("data{number}")));
-            add("-device", format!("virtio-blk-pci,drive=data{number},serial=data{number}"));
+            add(
+                "-device",
+                match self.data_bus {
+                    DataBus::Virtio => format!("virtio-blk-pci,drive=data{number},serial=data{number}"),
+                    // The OS disk may be unit 0.
+                    DataBus::Scsi => format!(
+                        "scsi-hd,drive=data{number},bus=scsi.0,scsi-id={},lun=0,serial=data{number}",
+                        number + 1
+                    ),
+                },
+            );
         }
         if let Some(Medium { carrier, path, rate }) = &self.medium {
             let kind = if *carrier == Carrier::UsbDisk { "disk" } else { "cdrom" };
@@ -191,6 +266,10 @@ impl Spec {
                     add("-device", "usb-storage,id=stick,bus=usb.0,drive=medium,bootindex=0".into());
                 }
             }
+        }
+        if let Some(config) = &self.config {
+            add("-drive", format!("if=none,id=config,format=raw,readonly=on,file={}", config.display()));
+            add("-device", "usb-storage,id=config-stick,bus=usb.0,drive=config".into());
         }
         for Credential { name, value } in &self.credentials {
             // A comma ends a value of QEMU's unless it is doubled; base64 has none.

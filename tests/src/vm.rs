@@ -3,6 +3,7 @@
 //! Owns: its QEMU process (killed when dropped), its overlays, its console, its way in. In: a [`Spec`]. The image
 //! under test is only ever a backing file.
 
+use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -115,6 +116,11 @@ impl<'a> Machine<'a> {
         self.dir.join(format!("{name}.qcow2"))
     }
 
+    /// What was written to its OS disk, where that is recorded.
+    pub fn writes(&self) -> PathBuf {
+        self.dir.join("os.writes")
+    }
+
     /// The run it belongs to.
     pub fn lab(&self) -> &'a Lab {
         self.lab
@@ -186,6 +192,9 @@ impl<'a> Machine<'a> {
     fn try_launch(&self, extra: &[&str]) -> Result<(Running, Qmp, Serial, Guest<'a>)> {
         let port = free_port()?;
         let log = self.dir.join("qemu.log");
+        if self.spec.record_os {
+            File::create(self.writes())?;
+        }
         let mut qemu = self
             .lab
             .tool(Tool::Qemu)

@@ -191,6 +191,14 @@ impl BoxConfig {
         Self::parse(root, &text)
     }
 
+    /// Reads the text of such a file, another box's say.
+    ///
+    /// # Errors
+    /// When none of it can be used.
+    pub fn of_text(root: &Root, text: &str) -> Result<(Self, Vec<Fault>), ConfigError> {
+        Self::parse(root, text)
+    }
+
     fn parse(root: &Root, text: &str) -> Result<(Self, Vec<Fault>), ConfigError> {
         let table: Table = text.parse().map_err(ConfigError::Syntax)?;
         let mut config = BoxConfig { table: Table::new(), values: BTreeMap::new() };

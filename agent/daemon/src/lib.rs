@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod bus;
 pub mod config;
+pub mod escrow;
 pub mod gate;
 pub mod health;
 pub mod host_keys;

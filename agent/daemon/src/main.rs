@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use siris_agent::bus::Authority;
+use siris_agent::escrow::{self, Restored};
 use siris_agent::gate::{self, Patience};
 use siris_agent::host_keys::ensure_host_key;
 use siris_agent::pools::import::{Outcome, import_pools};
@@ -48,6 +49,9 @@ enum Command {
         #[arg(long, default_value_t = 45)]
         settle: u64,
     },
+    /// Keeps a copy of what makes the box itself on each of its pools; a box that was installed anew beside its pools
+    /// first takes on what they know of it.
+    Escrow,
     /// Imports the pools the box is to have; once per boot.
     ImportPools {
         /// Seconds to wait for late devices.
@@ -89,6 +93,7 @@ fn main() -> anyhow::Result<()> {
                 Ok(())
             })
         }
+        Some(Command::Escrow) => keep_escrow(&root),
         Some(Command::ImportPools { wait }) => {
             // Disks that are known by now are looked at by udev first; later ones are waited for below.
             // A box without pools has nothing to wait for.
@@ -105,6 +110,25 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+fn keep_escrow(root: &Root) -> anyhow::Result<()> {
+    match escrow::restore(root, &OpenZfs)? {
+        Restored::Nothing => {}
+        Restored::Later => {
+            eprintln!("pools are missing: they may know who this box is, and nothing is kept on the others before");
+            return Ok(());
+        }
+        Restored::Again(id) => {
+            eprintln!("this box is {id} again, as its pools know it: it reboots once, to be so in everything");
+            return Ok(Cmd::new(Tool::Systemctl).arg("reboot").run()?);
+        }
+    }
+    match escrow::store(root, &OpenZfs)? {
+        0 => {}
+        written => eprintln!("what makes this box itself is kept on {written} of its pools"),
+    }
+    Ok(())
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

@@ -19,6 +19,8 @@ pub const HOST_ID: &str = "/var/lib/siris/hostid";
 pub const PASSWORD_HASH: &str = "/var/lib/siris/root-password-hash";
 /// The signed receipt of the install.
 pub const RECEIPT: &str = "/var/lib/siris/receipts/install.json";
+/// Where receipts are.
+pub const RECEIPTS: &str = "/var/lib/siris/receipts";
 /// Files of systemd-networkd that the installer or the operator has put there.
 pub const NETWORK: &str = "/etc/siris/network";
 /// Pools the box is to have.

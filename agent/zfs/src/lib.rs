@@ -17,13 +17,19 @@ pub use import_text::ImportTextError;
 pub use model::{Model, ModelPool};
 pub use real::{IMPORT_ROOT, OpenZfs};
 pub use status_json::JsonError;
-pub use types::{ImportablePool, Member, NameError, Pool, PoolGuid, PoolName, PoolState};
+pub use types::{DatasetName, ImportablePool, Member, NameError, Pool, PoolGuid, PoolName, PoolState};
+
+/// User properties of a dataset, by name.
+pub type UserProperties = std::collections::BTreeMap<String, String>;
+
+/// Bytes that the value of a user property may have (zfsprops(7)).
+pub const USER_PROPERTY_MAX: usize = 8191;
 
 /// Why ZFS did not do or say what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ZfsError {
     /// The tool failed; its own words are in the source.
-    #[error("zpool failed")]
+    #[error("ZFS's tool failed")]
     RunTool(#[from] siris_host::cmd::CmdError),
     /// `zpool ... -j` printed something else than expected.
     #[error("cannot read what `{command}` printed")]
@@ -81,6 +87,20 @@ pub trait Zfs: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// When the pool is not found, or ZFS refuses it (in use by another system, too few devices, name taken).
     fn import(&self, guid: PoolGuid, name: &PoolName) -> Result<(), ZfsError>;
+
+    /// The user properties (those with a colon) set on a dataset itself; `None` when there is no such dataset.
+    ///
+    /// # Errors
+    /// As [`Zfs::pools`].
+    fn user_properties(&self, dataset: &DatasetName) -> Result<Option<UserProperties>, ZfsError>;
+
+    /// Sets user properties of a dataset, all in one transaction; an empty value takes a property out. A dataset that
+    /// is not there is made, as one that is never mounted. Values have up to [`USER_PROPERTY_MAX`] bytes, without line
+    /// ends and tabs.
+    ///
+    /// # Errors
+    /// When ZFS refuses: no such pool, read-only, full.
+    fn set_user_properties(&self, dataset: &DatasetName, properties: &UserProperties) -> Result<(), ZfsError>;
 
     /// Exports an imported pool.
     ///

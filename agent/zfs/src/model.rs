@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::types::{ImportablePool, Member, Pool, PoolGuid, PoolName, PoolState};
-use crate::{Zfs, ZfsError};
+use crate::types::{DatasetName, ImportablePool, Member, Pool, PoolGuid, PoolName, PoolState};
+use crate::{UserProperties, Zfs, ZfsError};
 
 /// A pool of the model, imported or not.
 #[derive(Debug, Clone)]
@@ -15,6 +15,8 @@ pub struct ModelPool {
     pub imported: bool,
     /// Its devices cannot be seen: it cannot be imported, nor is it listed as importable.
     pub hidden: bool,
+    /// Datasets below the root, with what they say.
+    pub datasets: BTreeMap<DatasetName, UserProperties>,
 }
 
 /// ZFS in memory. Clones of an `Arc<Model>` see the same pools.
@@ -59,7 +61,7 @@ impl Model {
             errors: 0,
             members: vec![member("one"), member("two")],
         };
-        lock(&self.pools).insert(guid, ModelPool { pool, imported: true, hidden: false });
+        lock(&self.pools).insert(guid, ModelPool { pool, imported: true, hidden: false, datasets: BTreeMap::new() });
         guid
     }
 
@@ -85,6 +87,14 @@ impl Model {
     /// From now on every call fails (or no longer does), as without the kernel module.
     pub fn set_broken(&self, broken: bool) {
         *lock(&self.broken) = broken;
+    }
+
+    /// The imported pool that a dataset is in.
+    fn with_pool_of<T>(&self, dataset: &DatasetName, act: impl FnOnce(&mut ModelPool) -> T) -> Result<T, ZfsError> {
+        let pool = dataset.as_str().split('/').next().unwrap_or_default();
+        let mut pools = lock(&self.pools);
+        let found = pools.values_mut().find(|p| p.imported && p.pool.name.as_str() == pool);
+        found.map(act).ok_or(ZfsError::NotFound(PoolGuid::new(0)))
     }
 
     fn works(&self) -> Result<(), ZfsError> {
@@ -121,6 +131,20 @@ impl Zfs for Model {
             }
             _ => Err(ZfsError::NotFound(guid)),
         }
+    }
+
+    fn user_properties(&self, dataset: &DatasetName) -> Result<Option<UserProperties>, ZfsError> {
+        self.works()?;
+        self.with_pool_of(dataset, |pool| pool.datasets.get(dataset).cloned())
+    }
+
+    fn set_user_properties(&self, dataset: &DatasetName, properties: &UserProperties) -> Result<(), ZfsError> {
+        self.works()?;
+        self.with_pool_of(dataset, |pool| {
+            let all = pool.datasets.entry(dataset.clone()).or_default();
+            all.extend(properties.clone());
+            all.retain(|_, value| !value.is_empty());
+        })
     }
 
     fn export(&self, name: &PoolName) -> Result<(), ZfsError> {

@@ -2,8 +2,8 @@
 
 use siris_host::cmd::{Cmd, Tool};
 
-use crate::types::{ImportablePool, Pool, PoolGuid, PoolName};
-use crate::{Zfs, ZfsError, import_text, status_json};
+use crate::types::{DatasetName, ImportablePool, Pool, PoolGuid, PoolName};
+use crate::{UserProperties, Zfs, ZfsError, import_text, status_json};
 
 /// Where mount points of imported pools lie: below this, and the pool's name. An old pool may carry `mountpoint=/`.
 pub const IMPORT_ROOT: &str = "/srv/pools";
@@ -62,6 +62,35 @@ impl Zfs for OpenZfs {
             Err(error) if error.to_string().contains("no such pool available") => Err(ZfsError::NotFound(guid)),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn user_properties(&self, dataset: &DatasetName) -> Result<Option<UserProperties>, ZfsError> {
+        let get = ["get", "-H", "-p", "-o", "property,value", "-s", "local", "all", dataset.as_str()];
+        match Cmd::new(Tool::Zfs).args(get).text() {
+            Ok(text) => {
+                let property =
+                    |line: &str| line.split_once('\t').map(|(name, value)| (name.to_owned(), value.to_owned()));
+                Ok(Some(text.lines().filter_map(property).filter(|(name, _)| name.contains(':')).collect()))
+            }
+            Err(error) if error.to_string().contains("dataset does not exist") => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn set_user_properties(&self, dataset: &DatasetName, properties: &UserProperties) -> Result<(), ZfsError> {
+        if self.user_properties(dataset)?.is_none() {
+            let create = ["create", "-p", "-o", "canmount=off", "-o", "mountpoint=none", dataset.as_str()];
+            Cmd::new(Tool::Zfs).args(create).output()?;
+        }
+        let (set, unset): (Vec<_>, Vec<_>) = properties.iter().partition(|(_, value)| !value.is_empty());
+        if !set.is_empty() {
+            let set = set.iter().map(|(name, value)| format!("{name}={value}"));
+            Cmd::new(Tool::Zfs).arg("set").args(set).arg(dataset.as_str()).output()?;
+        }
+        for (name, _) in unset {
+            Cmd::new(Tool::Zfs).args(["inherit", name, dataset.as_str()]).output()?;
+        }
+        Ok(())
     }
 
     fn export(&self, name: &PoolName) -> Result<(), ZfsError> {

@@ -36,7 +36,7 @@ impl FromStr for PoolGuid {
 /// A text that ZFS would not take as a pool's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "\"{0}\" is not a pool name: it starts with a letter, followed by letters, digits and _ - : . (zpoolconcepts(7))"
+    "\"{0}\" is not a name of ZFS: it starts with a letter, followed by letters, digits and _ - : . (zpoolconcepts(7))"
 )]
 pub struct NameError(String);
 
@@ -69,6 +69,36 @@ impl FromStr for PoolName {
         } else {
             Err(NameError(text.to_owned()))
         }
+    }
+}
+
+/// A dataset's name, `POOL/PATH`, safe as an argument.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DatasetName(String);
+
+impl DatasetName {
+    /// The dataset at `path` in a pool: components of letters, digits and `_ - : .`, parted by slashes.
+    ///
+    /// # Errors
+    /// When ZFS would not take it.
+    pub fn new(pool: &PoolName, path: &str) -> Result<Self, NameError> {
+        let name = format!("{pool}/{path}");
+        let part = |part: &str| {
+            let begins = part.starts_with(|c: char| c.is_ascii_alphanumeric());
+            begins && part.chars().all(|c| c.is_ascii_alphanumeric() || "_-:.".contains(c))
+        };
+        if path.split('/').all(part) && name.len() < 256 { Ok(DatasetName(name)) } else { Err(NameError(name)) }
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for DatasetName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
     }
 }
 

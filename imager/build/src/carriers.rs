@@ -12,6 +12,7 @@ use siris_host::files::write_atomic;
 use siris_ibu::bundle::{self, Bodies};
 use siris_ibu::{ByteSize, Sha256, SignedManifest};
 use siris_installer::answers::Answers;
+use siris_installer::apply::MEDIUM_DIGITS;
 use siris_installer::run::id_of;
 use siris_slots::SectorSize;
 use siris_slots::device::Zeros;
@@ -176,9 +177,11 @@ impl Medium<'_> {
             fs::copy(&from, siris.join(to)).map_err(BuildError::io("copy", &from))?;
         }
         let template = self.layers.session.profiles.dir().join("base/boot/iso.cfg");
+        let digest = Sha256::of(self.signed.bytes()).to_string();
         let config = String::from_utf8_lossy(&read(&template)?)
             .replace("@ID@", &self.id())
-            .replace("@MANIFEST@", &Sha256::of(self.signed.bytes()).to_string())
+            .replace("@MANIFEST@", &digest)
+            .replace("@MEDIUM@", &digest[..MEDIUM_DIGITS])
             .replace("@UNATTENDED@", if self.answers.is_some() { "yes" } else { "no" })
             .replace("@OPTIONS@", &self.options());
         write_atomic(&siris.join("grub.cfg"), config.as_bytes())?;

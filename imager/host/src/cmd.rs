@@ -74,6 +74,7 @@ tools! {
     Udevadm = "udevadm", "udev";
     Unshare = "unshare", "util-linux";
     Veritysetup = "veritysetup", "cryptsetup-bin";
+    Zdb = "zdb", "zfsutils-linux";
     Zfs = "zfs", "zfsutils-linux";
     Zpool = "zpool", "zfsutils-linux";
 }

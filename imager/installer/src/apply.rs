@@ -39,6 +39,10 @@ use open::{Guarded, Open};
 const BOOT: &str = "/usr/lib/siris/boot";
 /// The variable of the boot environment that names the finished install.
 pub const INSTALL_VARIABLE: &str = "install";
+/// The variable that names the medium it was installed from: a BMC that keeps the medium first finds it there.
+pub const MEDIUM_VARIABLE: &str = "medium_of";
+/// Digits of the manifest's digest that are enough to tell media apart; the boot environment has room for few.
+pub const MEDIUM_DIGITS: usize = 16;
 
 /// Why the disk is not what the plan says.
 #[derive(Debug, thiserror::Error)]
@@ -346,12 +350,12 @@ impl Written<'_> {
         &self.layout
     }
 
-    /// Puts the receipt on the state partition and the install's id into the boot environment, reads both back, and
+    /// Puts the receipt on the state partition, and the install's id and its medium into the boot environment, reads both back, and
     /// closes the disk.
     ///
     /// # Errors
     /// When the disk fails. The system on it is complete all the same; it has no receipt.
-    pub fn seal(mut self, state: &Image, receipt: &[u8], id: &str) -> Result<(), ApplyError> {
+    pub fn seal(mut self, state: &Image, receipt: &[u8], id: &str, manifest: Sha256) -> Result<(), ApplyError> {
         let disk = self.disk.clone();
         let device = |error| ApplyError::Device(disk.clone(), error);
         let (start, len) = (self.layout.start(Part::State), self.layout.len(Part::State));
@@ -375,6 +379,7 @@ impl Written<'_> {
         }
         let mut env = BootEnv::first(Slot::A);
         env.set_other(INSTALL_VARIABLE, id);
+        env.set_other(MEDIUM_VARIABLE, &manifest.to_string()[..MEDIUM_DIGITS]);
         let block = env.to_block().map_err(|error| device(io::Error::other(error)))?;
         let mut esp = Window::new(&mut *dev, self.layout.start(Part::Esp), self.layout.len(Part::Esp));
         fat::overwrite(&mut esp, bootenv::PATH, &block).map_err(|error| device(io::Error::other(error)))?;

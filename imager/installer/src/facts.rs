@@ -336,9 +336,27 @@ pub struct Pool {
     /// What cannot be decided from labels, a line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conflicts: Vec<String>,
-    /// Active features without which it cannot be read.
+    /// Active features without which it cannot be read, as its labels have them: those needed to find the others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<String>,
+    /// What this system's own ZFS found in it; absent where it was not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened: Option<Opened>,
+}
+
+/// What came of opening a pool, read-only and without importing it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Opened {
+    /// Its active features.
+    Features {
+        /// Without these it cannot be read.
+        read: Vec<String>,
+        /// Without these it can be read, but not written.
+        write: Vec<String>,
+    },
+    /// It could not be opened, for this reason.
+    Failed(String),
 }
 
 /// Whether all of a pool can be read.

@@ -8,7 +8,9 @@ mod questions;
 
 use std::io::{self, BufRead, Write};
 
-use crate::answers::{Access, Answers, DiskSpec, End, HostIdChoice, Identity, Mode, Network, Role, Static, Target};
+use crate::answers::{
+    Access, Answers, DeviceId, DiskSpec, End, HostIdChoice, Identity, Mode, Network, Role, Static, Target,
+};
 use crate::facts::{Disk, Facts};
 use crate::host::Host;
 use crate::plan::Plan;
@@ -120,7 +122,7 @@ fn blank(target: &Disk, facts: &Facts) -> Option<Answers> {
         identity: Identity {
             role: Role::Cloud,
             hostname: None,
-            device_id: None,
+            device_id: DeviceId::Restore,
             timezone: None,
             hostid: HostIdChoice::Carry,
         },

@@ -20,7 +20,7 @@ use crate::carry;
 use crate::check::{self, CheckError};
 use crate::facts::{Disk, DiskName, Facts};
 use crate::host::{Host, HostError};
-use crate::observe::observe;
+use crate::observe::{observe, open_pools};
 use crate::plan::{self, Image, Plan, Purpose};
 use crate::prove::{self, Evidence, KeptDigest, Proof};
 use crate::receipt::{self, BoxKey, Receipt, WrittenDisk};
@@ -131,7 +131,9 @@ pub struct Seen {
 /// When either cannot be trusted.
 pub fn look(host: &Host) -> Result<Seen, InstallError> {
     let (signed, image) = check::manifest(host).map_err(|error| Refusals(vec![error.refusal()]))?;
-    Ok(Seen { facts: observe(host).map_err(InstallError::Look)?, image, signed })
+    let mut facts = observe(host).map_err(InstallError::Look)?;
+    open_pools(host, &mut facts);
+    Ok(Seen { facts, image, signed })
 }
 
 impl Seen {
@@ -249,7 +251,7 @@ pub fn execute(
     let receipt = Receipt::new(plan, &disks, &proof, started, now());
     let receipt = receipt::sign(&receipt, &key).map_err(InstallError::Receipt)?;
     for written in written {
-        written.seal(&image, &receipt, &plan.id).map_err(InstallError::Seal)?;
+        written.seal(&image, &receipt, &plan.id, plan.manifest).map_err(InstallError::Seal)?;
     }
     Ok(Finished { proof, receipt, key: key.public() })
 }
@@ -304,7 +306,10 @@ fn now() -> u64 {
 
 /// What was decided holds only for the machine that it was decided for.
 fn unchanged(before: &Facts, now: &Facts) -> Result<(), Refusals> {
-    if before == now {
+    let mut before = before.clone();
+    // What is in a pool is looked at once.
+    before.pools.iter_mut().for_each(|pool| pool.opened = None);
+    if before == *now {
         return Ok(());
     }
     let names = before.disks.iter().chain(&now.disks).map(|disk| &disk.name);

@@ -26,7 +26,8 @@ fn main() {
     match run(&consoles) {
         Ok(()) => {}
         Err(error) => {
-            consoles.say(&format!("stopped: {error:#}"));
+            let code = error.downcast_ref::<LoadError>().map(|cause| format!(" ({})", cause.code()));
+            consoles.say(&format!("stopped: {error:#}{}", code.unwrap_or_default()));
             consoles.say("no disk was written to. Switch the power off, or press Ctrl-Alt-Del to start over.");
             // Not a failure of the unit: that would end in a reboot, and the message would be gone.
             loop {

@@ -2,6 +2,12 @@
 //!
 //! That a pool's disks are as they were is found out from outside: the SHA-256 of all of each, before and after.
 
+mod kept;
+mod matrix;
+mod power;
+mod refusals;
+mod whole;
+
 use std::fs;
 use std::time::Duration;
 
@@ -45,6 +51,11 @@ pub fn cases() -> Vec<Case> {
     ] {
         cases.push(Case::full(GROUP, name, move |bench| replace(bench, firmware, bus, carrier)));
     }
+    cases.extend(matrix::cases());
+    cases.extend(kept::cases());
+    cases.extend(refusals::cases());
+    cases.extend(power::cases());
+    cases.extend(whole::cases());
     cases.into_iter().map(Case::with_iso).collect()
 }
 
@@ -72,8 +83,11 @@ fn with_medium<'a>(bench: &Bench<'a>, node: &Machine<'a>, spec: Spec) -> Result<
     Ok(machine)
 }
 
+/// The digest of each of its disks but the first.
 fn digests(machine: &Machine<'_>) -> Result<Vec<String>> {
-    (0..DISKS.len()).map(|number| disk::digest(machine.lab(), &machine.disk(&format!("data{number}")))).collect()
+    (0..machine.spec().data_disks_mib.len())
+        .map(|number| disk::digest(machine.lab(), &machine.disk(&format!("data{number}"))))
+        .collect()
 }
 
 fn answers(bench: &Bench<'_>, more: &str) -> Result<String> {

@@ -96,6 +96,8 @@ pub(super) struct AccessFile {
 #[serde(rename_all = "kebab-case")]
 pub(super) enum NetworkMode {
     #[default]
+    #[serde(rename = "restore")]
+    Unsaid,
     Dhcp,
     Static,
     CarryOver,

@@ -255,6 +255,17 @@ pub enum HostIdChoice {
     Id(u32),
 }
 
+/// Who the box is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceId {
+    /// Who it was, if the pools that it imports know it; else a new one, made at first boot.
+    Restore,
+    /// A new one, made at first boot.
+    New,
+    /// This one.
+    Given(uuid::Uuid),
+}
+
 /// How the disks of a new pool are arranged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -306,8 +317,8 @@ pub struct Identity {
     pub role: Role,
     /// Its name; none: made of its device id.
     pub hostname: Option<String>,
-    /// Its device id; none: made at first boot, or found on the pool.
-    pub device_id: Option<uuid::Uuid>,
+    /// Its device id.
+    pub device_id: DeviceId,
     /// Its time zone.
     pub timezone: Option<String>,
     /// Its host id.

@@ -39,6 +39,8 @@ pub struct Network {
 /// Where addresses come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Static {
+    /// Nobody says: as the pools know it, where the box is who it was; else every wired port asks.
+    Unsaid,
     /// Every wired port asks.
     Dhcp,
     /// As it is on the OS that is on the target.

@@ -9,7 +9,8 @@ use siris_ibu::Class;
 
 use super::file::{AnswersFile, KeepFile, NewPoolFile, TargetFile};
 use super::{
-    Access, Answers, Destroy, DiskSpec, End, ExpectedPool, HostIdChoice, Identity, Keep, Mode, NewPool, Role, Target,
+    Access, Answers, Destroy, DeviceId, DiskSpec, End, ExpectedPool, HostIdChoice, Identity, Keep, Mode, NewPool, Role,
+    Target,
 };
 
 const SCHEMA: i64 = 1;
@@ -231,8 +232,17 @@ fn identity(file: &super::file::IdentityFile, faults: &mut Faults) -> Identity {
     {
         faults.add("identity.timezone", "takes a name of the time zone database, such as \"Europe/Berlin\"");
     }
-    let device_id = file.device_id.as_ref();
-    let device_id = device_id.and_then(|id| faults.take("identity.device-id", uuid::Uuid::parse_str(id)));
+    let device_id = match file.device_id.as_deref() {
+        None | Some("restore") => DeviceId::Restore,
+        Some("new") => DeviceId::New,
+        Some(id) => match uuid::Uuid::parse_str(id) {
+            Ok(id) => DeviceId::Given(id),
+            Err(_) => {
+                faults.add("identity.device-id", "takes \"restore\", \"new\" or a UUID");
+                DeviceId::New
+            }
+        },
+    };
     let hostid = match file.hostid.as_deref() {
         None | Some("carry-over") => HostIdChoice::Carry,
         Some("none") => HostIdChoice::None,

@@ -116,6 +116,7 @@ fn facts(pool: &zfs::Pool, members: &[Member]) -> Pool {
         faults: faults.iter().map(ToString::to_string).collect(),
         conflicts: pool.conflicts.iter().map(ToString::to_string).collect(),
         features: pool.features_for_read.iter().cloned().collect(),
+        opened: None,
     }
 }
 

@@ -3,6 +3,7 @@
 //! Disks are opened read-only; nothing is mounted, assembled, activated or imported. In: sysfs, udev's database, and
 //! the devices themselves. Out: [`Facts`]. A disk that cannot be read is a fact too.
 
+mod features;
 mod labels;
 mod magic;
 mod os;
@@ -21,6 +22,7 @@ use siris_slots::{Slot, trailer};
 use crate::facts::{Content, Disk, DiskName, Facts, Firmware, Partition, Siris, TableKind};
 use crate::host::{Host, HostError};
 
+pub use features::open_pools;
 pub use os::{cat, list};
 pub use sysfs::{counters, partition_name, wwn_digits};
 

@@ -14,7 +14,7 @@ use serde::Serialize;
 use siris_ibu::{ByteSize, Manifest, Sha256};
 use siris_slots::Sizes;
 
-use crate::answers::{Answers, End, InstallId, Mode};
+use crate::answers::{Answers, DeviceId, End, InstallId, Mode};
 use crate::facts::{Disk, DiskName, Facts};
 use crate::refusal::Refusals;
 
@@ -234,7 +234,11 @@ fn settings(answers: &Answers) -> Vec<String> {
     let identity = &answers.identity;
     let mut lines = vec![format!("role {}", identity.role.as_str())];
     lines.extend(identity.hostname.iter().map(|name| format!("host name {name}")));
-    lines.extend(identity.device_id.iter().map(|id| format!("device id {id}")));
+    lines.push(match identity.device_id {
+        DeviceId::Restore => "device id: who the box was, if its pools know it".to_owned(),
+        DeviceId::New => "device id: a new one".to_owned(),
+        DeviceId::Given(id) => format!("device id {id}"),
+    });
     lines.extend(identity.timezone.iter().map(|zone| format!("time zone {zone}")));
     lines.push(format!("SSH keys: {}", answers.access.ssh_keys.len()));
     lines.push(format!("root password: {}", if answers.access.password_hash.is_some() { "set" } else { "none" }));

@@ -7,7 +7,7 @@ use siris_zfs_label::{PoolGuid, PoolState};
 
 use super::{Image, Purpose, newpool};
 use crate::answers::{Answers, ExpectedPool, HostIdChoice};
-use crate::facts::{Content, Facts, Health, Pool, ZfsRole};
+use crate::facts::{Content, Facts, Health, Opened, Pool, ZfsRole};
 use crate::refusal::Refusals;
 
 /// A pool, and what becomes of it.
@@ -164,23 +164,52 @@ fn check(pool: &Pool, expected: Option<&ExpectedPool>, image: &Image, refusals: 
 }
 
 fn features(pool: &Pool, name: &str, image: &Image, refusals: &mut Refusals) {
-    // A feature's name is what follows the colon: the image's list may have it with or without its domain.
-    let short = |feature: &str| feature.rsplit(':').next().unwrap_or_default().to_owned();
-    let known: BTreeSet<String> = image.manifest.zfs.features_read.iter().map(|feature| short(feature)).collect();
-    let unknown: Vec<&str> =
-        pool.features.iter().filter(|feature| !known.contains(&short(feature))).map(String::as_str).collect();
+    let zfs = &image.manifest.zfs;
+    let none: &[String] = &[];
+    let (read, write) = match &pool.opened {
+        Some(Opened::Features { read, write }) => (&read[..], &write[..]),
+        Some(Opened::Failed(why)) => {
+            refusals.add(
+                "pool-unreadable",
+                format!("{name}: ZFS {} of this image cannot open it: {why}", zfs.version),
+                "find out why; or list the pools to keep in [[pools]] without it, if it is no longer wanted",
+            );
+            (none, none)
+        }
+        None => (none, none),
+    };
     let version_ok = pool.version == 5000 || pool.version <= 28;
-    if !unknown.is_empty() || !version_ok {
-        let what = match version_ok {
-            true => format!("features {}", unknown.join(", ")),
-            false => format!("version {}", pool.version),
-        };
-        refusals.add(
-            "pool-features",
-            format!("{name} has {what}, which ZFS {} of this image cannot read", image.manifest.zfs.version),
-            "use an image with a newer ZFS",
-        );
+    if !version_ok {
+        let what =
+            format!("{name} has version {}, which ZFS {} of this image does not know", pool.version, zfs.version);
+        refusals.add("pool-features", what, "use an image with a newer ZFS");
     }
+    let needed: [(&str, Vec<&String>, &BTreeSet<String>); 2] = [
+        ("read", pool.features.iter().chain(read).collect(), &zfs.features_read),
+        ("write", write.iter().collect(), &zfs.features_write),
+    ];
+    for (verb, needed, supported) in needed {
+        // A feature's name is what follows the colon: the image's list may have it with or without its domain.
+        let known: BTreeSet<&str> = supported.iter().map(|feature| short(feature)).collect();
+        let unknown: BTreeSet<&str> =
+            needed.into_iter().map(String::as_str).filter(|feature| !known.contains(short(feature))).collect();
+        if !unknown.is_empty() {
+            let unknown: Vec<&str> = unknown.into_iter().collect();
+            refusals.add(
+                "pool-features",
+                format!(
+                    "{name} has features {}, which ZFS {} of this image cannot {verb}",
+                    unknown.join(", "),
+                    zfs.version
+                ),
+                "use an image with a newer ZFS",
+            );
+        }
+    }
+}
+
+fn short(feature: &str) -> &str {
+    feature.rsplit(':').next().unwrap_or_default()
 }
 
 /// The host id that lets the new OS import the pools as their old host did.

@@ -77,7 +77,11 @@ fn every_reason_has_its_code() {
     fn tank(facts: &mut Facts) -> &mut crate::facts::Pool {
         facts.pools.iter_mut().find(|pool| pool.name == "tank").unwrap()
     }
-    use crate::facts::{Firmware, Health};
+    fn features(read: &[&str], write: &[&str]) -> Opened {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Opened::Features { read: owned(read), write: owned(write) }
+    }
+    use crate::facts::{Firmware, Health, Opened};
     type Case = (&'static str, Change, &'static [(&'static str, &'static str)]);
     let cases: &[Case] = &[
         ("target-in-pool", |_| {}, &[("serial:OS-1", "serial:DATA-1")]),
@@ -107,6 +111,9 @@ fn every_reason_has_its_code() {
         ("pool-incomplete", |f| tank(f).health = Health::Incomplete, &[]),
         ("pool-conflict", |f| tank(f).conflicts.push("two of one".into()), &[]),
         ("pool-features", |f| tank(f).features.push("org.example:new".into()), &[]),
+        ("pool-features", |f| tank(f).opened = Some(features(&["org.example:new"], &[])), &[]),
+        ("pool-features", |f| tank(f).opened = Some(features(&[], &["org.example:new"])), &[]),
+        ("pool-unreadable", |f| tank(f).opened = Some(Opened::Failed("no".into())), &[]),
         ("pool-features", |f| tank(f).version = 4000, &[]),
         ("destroy-unknown", |_| {}, &[("[other-os]", "[[destroy]]\nname = \"tank\"\nguid = \"1\"\n[other-os]")]),
     ];

@@ -64,6 +64,7 @@ fn an_install_leaves_a_whole_system_and_touches_no_other_disk() {
     let verified = receipt::verify(receipt.as_bytes(), Some(&finished.key)).unwrap();
     assert!(verified.holds);
     assert_eq!(env.other(apply::INSTALL_VARIABLE), Some(verified.install.as_str()));
+    assert_eq!(env.other(apply::MEDIUM_VARIABLE).map(str::len), Some(16));
 
     // The file system is sound after the receipt went in beneath it.
     let part = machine.path("/state.img");

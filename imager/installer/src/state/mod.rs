@@ -16,9 +16,9 @@ use siris_host::cmd::{Cmd, CmdError, Tool};
 use siris_ibu::{ByteSize, Class, Sha256};
 use siris_zfs_label::PoolGuid;
 
-use crate::answers::Answers;
+use crate::answers::{Answers, DeviceId, Static};
 use crate::facts::Health;
-use crate::plan::{HostId, Plan};
+use crate::plan::{HostId, Plan, PoolPlan};
 
 pub use network::{files as network_files, lines as network_lines};
 
@@ -30,6 +30,8 @@ pub const RECEIPT: &str = "/var/lib/siris/receipts/install.json";
 pub const RECEIPT_KEY: &str = "/var/lib/siris/receipts/key";
 /// A crypt(5) hash for root.
 pub const PASSWORD_HASH: &str = "/var/lib/siris/root-password-hash";
+/// Word that the box may take on what its pools know of it (see siris-agent's `escrow`).
+pub const ESCROW_PENDING: &str = "/var/lib/siris/escrow-pending.toml";
 /// Where files of systemd-networkd are.
 pub const NETWORK: &str = "/etc/siris/network";
 
@@ -106,7 +108,9 @@ pub fn files(plan: &Plan, answers: &Answers, key: &[u8], made: Option<PoolGuid>)
         file(RECEIPT_KEY, 0o600, key),
     ];
     let identity = &answers.identity;
-    files.extend(identity.device_id.map(|id| file("/var/lib/siris/device-id", 0o644, format!("{id}\n"))));
+    if let DeviceId::Given(id) = identity.device_id {
+        files.push(file("/var/lib/siris/device-id", 0o644, format!("{id}\n")));
+    }
     match plan.hostid {
         HostId::New => {}
         HostId::None => files.push(file("/var/lib/siris/hostid", 0o644, "none\n")),
@@ -118,6 +122,10 @@ pub fn files(plan: &Plan, answers: &Answers, key: &[u8], made: Option<PoolGuid>)
     }
     files.extend(answers.access.password_hash.iter().map(|hash| file(PASSWORD_HASH, 0o600, format!("{hash}\n"))));
     let network = network_files(&answers.network);
+    if identity.device_id == DeviceId::Restore && plan.pools.iter().any(PoolPlan::is_imported) {
+        let text = format!("schema = 1\nnetwork = {}\n", answers.network.kind == Static::Unsaid);
+        files.push(file(ESCROW_PENDING, 0o644, text));
+    }
     files.extend(network.into_iter().map(|(name, text)| file(format!("{NETWORK}/{name}"), 0o644, text)));
     files
 }

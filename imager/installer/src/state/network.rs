@@ -19,6 +19,7 @@ pub fn lines(network: &Network) -> Vec<String> {
         if words.is_empty() { "no address".to_owned() } else { words.join(" ") }
     };
     match &network.kind {
+        Static::Unsaid => lines.push("network: DHCP, or as the pools know it where the box is who it was".to_owned()),
         Static::Dhcp => lines.push("network: every wired port asks for an address (DHCP)".to_owned()),
         Static::CarryOver => lines.push("network: as the old system on the target has it".to_owned()),
         Static::Files(files) => {
@@ -58,7 +59,7 @@ pub fn files(network: &Network) -> Vec<(String, String)> {
     let (interfaces, bonds, vlans) = match &network.kind {
         Static::Given { interfaces, bonds, vlans } => (interfaces, bonds, vlans),
         Static::Files(files) => return files.clone(),
-        Static::Dhcp | Static::CarryOver => return Vec::new(),
+        Static::Unsaid | Static::Dhcp | Static::CarryOver => return Vec::new(),
     };
     let mut files = Vec::new();
     let on_port = |mac: &Mac| -> Vec<&str> {

@@ -216,6 +216,8 @@ proptest! {
 fn variables_of_others_are_kept_and_fit_the_sector() {
     let mut env = BootEnv::first(Slot::A);
     env.set_other("install", &"i".repeat(40));
+    env.set_other("medium_of", &"m".repeat(16));
+    env.to_block().unwrap();
     env.set_other("install", "0123-abcd");
     let mut read = BootEnv::parse(&env.to_block().unwrap()).unwrap();
     assert_eq!(read.other("install"), Some("0123-abcd"));

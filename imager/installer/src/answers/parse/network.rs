@@ -24,7 +24,11 @@ pub(super) fn network(file: &NetworkFile, faults: &mut Faults) -> Network {
             if given {
                 faults.add("network", "interfaces, bonds and vlans go with mode = \"static\"");
             }
-            if mode == NetworkMode::Dhcp { Static::Dhcp } else { Static::CarryOver }
+            match mode {
+                NetworkMode::CarryOver => Static::CarryOver,
+                NetworkMode::Unsaid => Static::Unsaid,
+                _ => Static::Dhcp,
+            }
         }
     };
     Network { kind, dns, ntp }

@@ -1,0 +1,235 @@
+//! The power goes at any write of an install.
+//!
+//! One install over an old system is recorded, write by write. Every state of the disk that a power cut could have left
+//! is judged here: it is the old system, whole; or nothing that boots; or the new one, whole. A spread of them is then
+//! given to machines, which install again and boot.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use siris_host::cmd::{Cmd, Tool};
+use siris_slots::table::{self, Table};
+
+use super::{DISKS, INSTALL, answers, digests, spec, start, storage_node, with_medium};
+use crate::case::{Case, Tier};
+use crate::disk::{self, Partitions};
+use crate::lab::{Bench, Lab, remove_dir};
+use crate::machine::{Bus, Carrier, Firmware, Spec};
+use crate::vm::Machine;
+use crate::writelog::{Cut, Follower, SECTOR, WriteLog};
+
+/// The suite's cases.
+pub fn cases() -> Vec<Case> {
+    vec![
+        Case::quick(
+            super::GROUP,
+            "at each write of an install a power cut leaves the old system, none, or the new one",
+            judged,
+        ),
+        Case::quick(super::GROUP, "after a power cut anywhere in an install, the next one completes it", completed),
+    ]
+}
+
+/// Sectors that hold a partition table, at either end of a disk.
+const TABLE: u64 = 34 * SECTOR;
+/// What is written after the partition table: the receipt, and the install's id.
+const SEAL_MAX: u64 = 4 << 20;
+
+/// Held while the recording is made, so that it is made once.
+static RECORDING: Mutex<()> = Mutex::new(());
+
+/// A recorded install.
+struct Recorded {
+    dir: PathBuf,
+}
+
+impl Recorded {
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    fn log(&self) -> Result<WriteLog> {
+        WriteLog::open(&self.file("writes"))
+    }
+}
+
+fn machine(bench: &Bench<'_>) -> Result<Spec> {
+    let target = "[target]\ndisk = \"serial:os\"\n[[pools]]\nname = \"tank\"\nmembers = 4\n";
+    spec(bench, Firmware::Bios, Bus::Sata, Carrier::SataCd, &answers(bench, target)?)
+}
+
+/// The recording, made once for an image and its medium: a storage node that runs an older install is installed anew.
+fn recorded(bench: &Bench<'_>) -> Result<Recorded> {
+    let lab = bench.lab;
+    let _one_at_a_time = RECORDING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let medium = fs::metadata(lab.iso()?)?;
+    let stamp = medium.modified()?.duration_since(std::time::UNIX_EPOCH)?.as_secs();
+    let dir = lab.cache().join(format!("install-{}-{stamp}", lab.image().identity()));
+    if dir.exists() {
+        return Ok(Recorded { dir });
+    }
+    let half = Recorded { dir: dir.with_extension("half") };
+    remove_dir(&half.dir)?;
+    fs::create_dir_all(&half.dir)?;
+    let (node, _) = storage_node(bench)?;
+    raw(lab, &node.disk("os"), &half.file("before"))?;
+    let mut spec = machine(bench)?;
+    spec.record_os = true;
+    let machine = with_medium(bench, &node, spec)?;
+    fs::rename(node.disk("os"), machine.disk("os"))?;
+    let mut vm = start(machine)?;
+    vm.serial.wait("proven:", INSTALL).context("the install that is recorded")?;
+    let machine = vm.switched_off(Duration::from_secs(180))?;
+    raw(lab, &machine.disk("os"), &half.file("after"))?;
+    fs::rename(machine.writes(), half.file("writes"))?;
+    for number in 0..DISKS.len() {
+        let name = format!("data{number}");
+        // Without the snapshot below it.
+        let convert = lab.tool(Tool::QemuImg).args(["convert", "-O", "qcow2"]);
+        convert.arg(machine.disk(&name)).arg(half.file(&format!("{name}.qcow2"))).run()?;
+    }
+    fs::rename(&half.dir, &dir)?;
+    Ok(Recorded { dir })
+}
+
+fn raw(lab: &Lab, disk: &Path, to: &Path) -> Result<()> {
+    Ok(lab.tool(Tool::QemuImg).args(["convert", "-O", "raw"]).arg(disk).arg(to).run()?)
+}
+
+fn guid(disk: &File) -> Result<String> {
+    match table::read(&mut &*disk, disk.metadata()?.len(), SECTOR)? {
+        Table::Gpt(gpt) => Ok(gpt.guid.to_string()),
+        other => bail!("a whole system has another table: {other:?}"),
+    }
+}
+
+/// Ranges written after the last write of the partition table, none of them in a slot.
+fn seal(log: &WriteLog, after: &Path) -> Result<Vec<Range<u64>>> {
+    let size = fs::metadata(after)?.len();
+    let is_table = |start: u64, len: u64| start < TABLE || start + len > size - TABLE;
+    let writes = log.writes();
+    let last = writes.iter().rposition(|write| is_table(write.start, write.len)).context("no table was written")?;
+    let ranges: Vec<Range<u64>> = writes[last + 1..].iter().map(|write| write.start..write.start + write.len).collect();
+    ensure!(!ranges.is_empty(), "nothing was written after the table");
+    let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+    ensure!(bytes <= SEAL_MAX, "{bytes} bytes were written after the table");
+    let partitions = Partitions::of(after)?;
+    for name in ["siris-boot-a", "siris-a"] {
+        let slot = partitions.range(name)?;
+        ensure!(
+            !ranges.iter().any(|range| range.start < slot.end && slot.start < range.end),
+            "{name} was written after the table"
+        );
+    }
+    Ok(ranges)
+}
+
+fn judged(bench: &Bench<'_>) -> Result<()> {
+    let recorded = recorded(bench)?;
+    let log = recorded.log()?;
+    let (before, after) = (File::open(recorded.file("before"))?, File::open(recorded.file("after"))?);
+    let (old, new) = (guid(&before)?, guid(&after)?);
+    ensure!(old != new, "the disk has the same GUID before and after");
+    let size = before.metadata()?.len();
+    let heads = [0..TABLE, size - TABLE..size];
+    let follower = Follower::new(&log, &before, &after, &heads, seal(&log, &recorded.file("after"))?)?;
+    let mut outcomes: BTreeMap<&str, u64> = BTreeMap::new();
+    let judged = follower.every_cut(|cut, disk, state| {
+        let outcome = match table::read(disk, size, SECTOR)? {
+            Table::Gpt(gpt) if gpt.guid.to_string() == old => {
+                ensure!(state.from_old == 0, "{cut:?}: the old table, and {} sectors of it changed", state.from_old);
+                "old system"
+            }
+            Table::Gpt(gpt) if gpt.guid.to_string() == new => {
+                ensure!(state.from_new == 0, "{cut:?}: the new table, and {} sectors are missing", state.from_new);
+                "new system"
+            }
+            Table::Gpt(gpt) => bail!("{cut:?}: a table of neither system, {}", gpt.guid),
+            _ => "nothing that boots",
+        };
+        *outcomes.entry(outcome).or_default() += 1;
+        Ok(())
+    })?;
+    let told: Vec<String> = outcomes.iter().map(|(what, count)| format!("{count} {what}")).collect();
+    println!(
+        "       {} writes in {} epochs; {judged} cuts: {}",
+        log.writes().len(),
+        log.epochs().len(),
+        told.join(", ")
+    );
+    ensure!(outcomes.len() == 3, "not all three outcomes were seen");
+    Ok(())
+}
+
+/// Where power is cut: at the ends of phases first, then evenly.
+fn spread(log: &WriteLog, wanted: usize) -> Vec<Cut> {
+    let epochs = log.epochs();
+    let mut cuts: Vec<Cut> = epochs.iter().map(|epoch| Cut::After(epoch.end)).collect();
+    cuts.push(Cut::After(1));
+    if cuts.len() > wanted {
+        // The first, the last, and what lies evenly between.
+        let step = (cuts.len() - 1) as f64 / (wanted - 1) as f64;
+        cuts = (0..wanted).map(|n| cuts[(n as f64 * step).round() as usize]).collect();
+    }
+    let writes = log.writes().len();
+    let missing = wanted.saturating_sub(cuts.len());
+    cuts.extend((0..missing).map(|n| {
+        let at = (n + 1) * writes / (missing + 1);
+        if n % 2 == 0 { Cut::After(at) } else { Cut::Torn(at) }
+    }));
+    cuts
+}
+
+fn completed(bench: &Bench<'_>) -> Result<()> {
+    let recorded = recorded(bench)?;
+    let log = recorded.log()?;
+    let wanted = if bench.lab.tier() == Tier::Full { 60 } else { 6 };
+    let cuts = spread(&log, wanted);
+    for (number, cut) in cuts.iter().enumerate() {
+        // One in ten is booted too in the full tier: the whole of the disk is compared each time.
+        complete(bench, &recorded, &log, *cut, wanted < 10 || number % 10 == 0).with_context(|| format!("{cut:?}"))?;
+    }
+    println!("       {} cuts, each completed by the next install", cuts.len());
+    Ok(())
+}
+
+fn complete(bench: &Bench<'_>, recorded: &Recorded, log: &WriteLog, cut: Cut, boots: bool) -> Result<()> {
+    let base = bench.dir().join("cut.raw");
+    let copy = Cmd::new(Tool::Cp).args(["--sparse=always", "--reflink=auto"]).arg(recorded.file("before")).arg(&base);
+    copy.run()?;
+    let file = File::options().write(true).open(&base)?;
+    match cut {
+        Cut::After(count) => log.replay(&file, count, false)?,
+        Cut::Torn(count) => log.replay(&file, count, true)?,
+        Cut::Without(number) => bail!("write {number} cannot be left out here"),
+    }
+    let machine = Machine::over(bench, machine(bench)?, &base)?;
+    for number in 0..DISKS.len() {
+        let name = format!("data{number}");
+        fs::remove_file(machine.disk(&name))?;
+        disk::overlay(bench.lab, &recorded.file(&format!("{name}.qcow2")), "qcow2", &machine.disk(&name), None)?;
+    }
+    let before = digests(&machine)?;
+    let mut vm = start(machine)?;
+    let mut machine = if vm.serial.text().contains("installed from this medium") {
+        // It was finished, and is not done again: the medium starts the disk.
+        vm.cut_power()?
+    } else {
+        vm.serial.wait("proven:", INSTALL).context("the install after the cut")?;
+        vm.switched_off(Duration::from_secs(180))?
+    };
+    ensure!(digests(&machine)? == before, "a disk of the pool is not what it was before");
+    if boots {
+        machine.spec_mut().medium = None;
+        machine.spec_mut().credentials.clear();
+        let mut vm = machine.start()?;
+        vm.wait_healthy()?;
+        ensure!(vm.guest.ok("zpool list -Ho name,health")? == "tank\tONLINE", "the pool was not imported");
+    }
+    Ok(())
+}
