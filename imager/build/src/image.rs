@@ -1,7 +1,7 @@
 //! The pipeline: which layer needs which, and where artefacts go.
 
 use std::path::{Path, PathBuf};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 
 use siris_host::cmd::Root;
 use siris_ibu::Version;
@@ -195,17 +195,8 @@ impl Layers {
         if key.created {
             progress.line(format!("made a DEVELOPMENT key, {}: never ship what it signs", key.public_file.display()));
         }
-        let (builder, zfs, base) = roots(&session, &lock, &wanted, progress)?;
-        let kernel = kernel_release(&base)?;
-        if !zfs.path.join("modules").join(&kernel).exists() {
-            return Err(BuildError::Incomplete {
-                what: format!("ZFS modules for its kernel {kernel}: run `cargo xtask update`"),
-            });
-        }
-        let parts = Parts { cache: &session.cache, progress, builder: &builder, epoch: lock.epoch };
-        let agent = parts.agent(&request.checkout, &request.checkout.join("target/siris/cargo"))?;
-        let initrd = parts.initrd(&base, &kernel, &session.profiles.dir().join("base/initrd/90siris"))?;
-        let grub = parts.grub()?;
+        let Compiled { builder, base, kernel, zfs, agent, initrd, grub } =
+            compile(&session, request, &lock, &wanted, progress)?;
         let root = RootInput {
             profile: &session.profile,
             version: &request.version,
@@ -258,28 +249,65 @@ impl Layers {
     }
 }
 
-/// Builder, ZFS modules and base; the first two beside the third.
-fn roots(
+/// Everything that the root image is put together from.
+struct Compiled {
+    builder: Layer,
+    base: Layer,
+    kernel: String,
+    zfs: Layer,
+    agent: Layer,
+    initrd: Layer,
+    grub: Layer,
+}
+
+/// The roots beside each other; then, in the builder, all that is compiled, beside each other too: configuring ZFS and
+/// linking our programs each leave most of a machine idle.
+fn compile(
     session: &Session,
+    request: &Request,
     lock: &Lock,
     wanted: &[String],
     progress: &Progress,
-) -> Result<(Layer, Layer, Layer), BuildError> {
+) -> Result<Compiled, BuildError> {
     let roots = Roots { cache: &session.cache, store: &session.store, progress };
-    let (builder_and_zfs, base) = thread::scope(|scope| {
-        let tools = scope.spawn(|| -> Result<(Layer, Layer), BuildError> {
-            let (builder, builder_lock) = session.builder(progress)?;
-            let parts = Parts { cache: &session.cache, progress, builder: &builder, epoch: builder_lock.epoch };
-            let kernel = kernel_release(&builder)?;
-            let zfs = parts.zfs_modules(&zfs_sources(&session.store, &builder_lock)?, &kernel)?;
-            Ok((builder, zfs))
-        });
-        let base = roots.make(&session.profile.lock, lock, wanted);
-        (tools.join(), base)
-    });
-    // A panic in the other thread is this program's own fault and goes on here.
-    let (builder, zfs) = builder_and_zfs.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    Ok((builder, zfs, base?))
+    thread::scope(|scope| {
+        let base = scope.spawn(|| roots.make(&session.profile.lock, lock, wanted));
+        let (builder, builder_lock) = session.builder(progress)?;
+        let of = |epoch| Parts { cache: &session.cache, progress, builder: &builder, epoch };
+        let (parts, zfs_parts) = (of(lock.epoch), of(builder_lock.epoch));
+        thread::scope(|scope| {
+            let zfs = scope.spawn(|| -> Result<Layer, BuildError> {
+                let kernel = kernel_release(&builder)?;
+                zfs_parts.zfs_modules(&zfs_sources(&session.store, &builder_lock)?, &kernel)
+            });
+            let agent = scope.spawn(|| parts.agent(&request.checkout, &request.checkout.join("target/siris/cargo")));
+            let base = joined(base)?;
+            let kernel = kernel_release(&base)?;
+            let initrd = parts.initrd(&base, &kernel, &session.profiles.dir().join("base/initrd/90siris"))?;
+            let grub = parts.grub()?;
+            let (agent, zfs) = (joined(agent)?, joined(zfs)?);
+            if !zfs.path.join("modules").join(&kernel).exists() {
+                return Err(BuildError::Incomplete {
+                    what: format!("ZFS modules for its kernel {kernel}: run `cargo xtask update`"),
+                });
+            }
+            Ok((base, kernel, zfs, agent, initrd, grub))
+        })
+        .map(|(base, kernel, zfs, agent, initrd, grub)| Compiled {
+            builder,
+            base,
+            kernel,
+            zfs,
+            agent,
+            initrd,
+            grub,
+        })
+    })
+}
+
+/// What a thread came to. A panic in it is this program's own fault and goes on here.
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Builds an image.
