@@ -3,6 +3,7 @@
 //! Builds from a copy of the checkout with a cache of its own, so that cold is cold and nothing of the user's is
 //! touched. Only the programs are warm: xtask is compiled, and mkosi's own root is made, before a clock starts.
 
+mod install;
 mod mkosi;
 
 use std::fs;
@@ -35,6 +36,8 @@ enum What {
     Build,
     /// Booting what `cargo xtask image siris` made last: time to boot-complete.target, and the agent's memory
     Boot,
+    /// Installing what `cargo xtask iso siris` made last; beside a bare copy of the same bytes
+    Install,
 }
 
 /// One line of the table.
@@ -57,6 +60,9 @@ pub fn run(args: BenchArgs) -> Result<()> {
     }
     if args.what.contains(&What::Boot) {
         rows.extend(boot(&checkout)?);
+    }
+    if args.what.contains(&What::Install) {
+        rows.push(install(&checkout)?);
     }
     println!("\n| what | ours | limit or peer |\n|---|---|---|");
     rows.iter().for_each(|row| println!("| {} | {} | {} |", row.what, row.ours, row.beside));
@@ -96,13 +102,31 @@ fn build(checkout: &Path, peer: bool) -> Result<Vec<Row>> {
     ])
 }
 
-fn boot(checkout: &Path) -> Result<Vec<Row>> {
-    let image = checkout.join("target/siris/siris/latest.raw");
-    if !image.exists() {
-        bail!("{} does not exist: run `cargo xtask image siris`", image.display());
-    }
+/// What was built last; with the medium, where that is wanted.
+fn lab(checkout: &Path, with_iso: bool) -> Result<Lab> {
+    let made = |name: &str, command: &str| {
+        let path = checkout.join("target/siris/siris").join(name);
+        if !path.exists() {
+            bail!("{} does not exist: run `cargo xtask {command} siris`", path.display());
+        }
+        Ok(path)
+    };
+    let image = made("latest.raw", "image")?;
+    let iso = with_iso.then(|| made("latest.iso", "iso")).transpose()?;
     let tools = siris_build::tools(checkout, &siris_build::Progress::new())?;
-    let lab = Lab::open(LabOptions { tools, image, iso: None, repository: checkout.to_owned(), tier: Tier::Quick })?;
+    Lab::open(LabOptions { tools, image, iso, repository: checkout.to_owned(), tier: Tier::Quick })
+}
+
+fn install(checkout: &Path) -> Result<Row> {
+    let times = install::measure(&lab(checkout, true)?)?;
+    let ratio = times.ours.as_secs_f64() / times.bare.as_secs_f64();
+    let beside = format!("zstd -dc, dd, fsync, direct read-back {}: {ratio:.2}x, limit 1.15x", seconds(times.bare));
+    let ours = format!("{} for {:.1} MB", seconds(times.ours), times.bytes as f64 / 1e6);
+    Ok(Row { what: "install", ours, beside })
+}
+
+fn boot(checkout: &Path) -> Result<Vec<Row>> {
+    let lab = lab(checkout, false)?;
     let mut rows = Vec::new();
     for (firmware, what) in [(Firmware::Bios, "boot to boot-complete.target, BIOS"), (Firmware::Uefi, "the same, UEFI")]
     {

@@ -17,6 +17,9 @@ use siris_tests::{deadline, suites};
 pub struct TestArgs {
     /// Only cases whose name contains this
     filter: Option<String>,
+    /// Leave out the cases that boot machines or build images whose name contains this; may be given more than once
+    #[arg(long, value_name = "TEXT")]
+    skip: Vec<String>,
     /// Every case that needs no boot, and a sample of those that do (the default)
     #[arg(long, conflicts_with = "full")]
     quick: bool,
@@ -52,6 +55,8 @@ pub fn run(args: TestArgs) -> Result<()> {
     let tier = args.tier();
     let mut cases = suites::all();
     cases.retain(|case| case.is_selected(tier, args.filter.as_deref()));
+    let (cases, left_out): (Vec<Case>, Vec<Case>) =
+        cases.into_iter().partition(|case| !args.skip.iter().any(|skip| case.is_selected(tier, Some(skip))));
     if args.list {
         cases.iter().for_each(|case| println!("{:5}  {}", case.tier.name(), case.title()));
         return Ok(());
@@ -59,7 +64,7 @@ pub fn run(args: TestArgs) -> Result<()> {
     let checkout = crate::checkout();
     crate::setup::ensure(false)?;
     let counts = if args.booted { Counts::default() } else { cargo_test(&checkout, args.filter.as_deref())? };
-    let outcomes = if cases.is_empty() { Vec::new() } else { booted(&checkout, &args, &cases, counts, start)? };
+    let outcomes = if cases.is_empty() { Vec::new() } else { booted(&checkout, &args, &cases, &left_out, counts, start)? };
 
     let failed: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.failure.is_some()).collect();
     println!();
@@ -78,7 +83,14 @@ pub fn run(args: TestArgs) -> Result<()> {
     Ok(())
 }
 
-fn booted(checkout: &Path, args: &TestArgs, cases: &[Case], counts: Counts, start: Instant) -> Result<Vec<Outcome>> {
+fn booted(
+    checkout: &Path,
+    args: &TestArgs,
+    cases: &[Case],
+    left_out: &[Case],
+    counts: Counts,
+    start: Instant,
+) -> Result<Vec<Outcome>> {
     let image = match &args.image {
         Some(image) => image.clone(),
         None => {
@@ -103,7 +115,11 @@ fn booted(checkout: &Path, args: &TestArgs, cases: &[Case], counts: Counts, star
         let image = lab.image().name().to_owned();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let machine = format!("{cores} cores, QEMU with {}", lab.accel().name());
-        let proof = run::proof(tier, &image, &machine, counts, &outcomes, start.elapsed());
+        let mut proof = run::proof(tier, &image, &machine, counts, &outcomes, start.elapsed());
+        if !left_out.is_empty() {
+            proof += "\nNot run:\n\n";
+            left_out.iter().for_each(|case| proof += &format!("- {}\n", case.title()));
+        }
         std::fs::write(checkout.join("tests/PROOF.md"), proof).context("write tests/PROOF.md")?;
     }
     Ok(outcomes)

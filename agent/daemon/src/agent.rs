@@ -13,7 +13,7 @@ use crate::health::{self, ExpectedFact, Facts, ImportFact, UnitFact, Verdict};
 use crate::identity::{self, OsRelease};
 use crate::observe::{self, BootedSlot};
 use crate::pools::memory::{self, Memory};
-use crate::root::{PROVISION_FAULTS, Root, SETTINGS};
+use crate::root::{ESCROW_FAULT, PROVISION_FAULTS, Root, SETTINGS};
 use crate::settings::Settings;
 use crate::slots;
 
@@ -151,8 +151,10 @@ impl Agent {
             Ok((config, faults)) => (config.role().to_owned(), faults.into_iter().map(|f| f.to_string()).collect()),
             Err(error) => ("local".to_owned(), BTreeSet::from([crate::chain(&error)])),
         };
-        let provision = self.root.read(PROVISION_FAULTS).ok().flatten().unwrap_or_default();
-        faults.extend(provision.lines().map(str::to_owned));
+        for file in [PROVISION_FAULTS, ESCROW_FAULT] {
+            let found = self.root.read(file).ok().flatten().unwrap_or_default();
+            faults.extend(found.lines().map(str::to_owned));
+        }
         let mut state = self.lock();
         state.shown.role = role;
         state.facts.config_faults = faults;

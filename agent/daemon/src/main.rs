@@ -13,7 +13,7 @@ use siris_agent::host_keys::ensure_host_key;
 use siris_agent::pools::import::{Outcome, import_pools};
 use siris_agent::pools::memory;
 use siris_agent::provision::{self, Credentials};
-use siris_agent::root::Root;
+use siris_agent::root::{ESCROW_FAULT, Root};
 use siris_agent::{observe, run, slots};
 use siris_host::cmd::{Cmd, Tool};
 use siris_zfs::OpenZfs;
@@ -93,7 +93,13 @@ fn main() -> anyhow::Result<()> {
                 Ok(())
             })
         }
-        Some(Command::Escrow) => keep_escrow(&root),
+        Some(Command::Escrow) => {
+            let kept = keep_escrow(&root);
+            // The agent says it as one of the box's faults.
+            let fault = kept.as_ref().err().map(|error| format!("cannot keep the box's identity on its pools: {error:#}\n"));
+            root.ensure(ESCROW_FAULT, fault.unwrap_or_default().as_bytes(), 0o644)?;
+            kept
+        }
         Some(Command::ImportPools { wait }) => {
             // Disks that are known by now are looked at by udev first; later ones are waited for below.
             // A box without pools has nothing to wait for.

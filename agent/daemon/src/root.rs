@@ -27,6 +27,8 @@ pub const NETWORK: &str = "/etc/siris/network";
 pub const POOLS: &str = "/var/lib/siris/pools.toml";
 /// What `import-pools` did in this boot.
 pub const BOOT_IMPORTS: &str = "/run/siris/boot-imports.toml";
+/// Why the last try to keep the escrow failed.
+pub const ESCROW_FAULT: &str = "/run/siris/escrow-fault";
 /// Faults that `provision` found in this boot.
 pub const PROVISION_FAULTS: &str = "/run/siris/provision-faults";
 

@@ -20,7 +20,7 @@ use crate::disk;
 use crate::lab::Bench;
 use crate::machine::{Bus, Carrier, Firmware, Spec};
 use crate::sources::Sources;
-use crate::vm::{Machine, Vm};
+use crate::vm::{BOOT, Machine, Vm};
 
 const GROUP: &str = "install";
 /// How long an install may take before it counts as hung.
@@ -59,8 +59,34 @@ pub fn cases() -> Vec<Case> {
     cases.into_iter().map(Case::with_iso).collect()
 }
 
+/// What a new system says when its pools know who it is; it reboots then.
+const AGAIN: &str = "as its pools know it";
+
+/// The new system's first boot, and the second one, after it has found itself on its pools.
+fn first_boot<'a>(machine: Machine<'a>) -> Result<Vm<'a>> {
+    let mut vm = machine.start()?;
+    vm.serial.wait(AGAIN, BOOT).context("the box finds itself on its pools")?;
+    vm.serial.forget();
+    vm.wait_healthy()?;
+    Ok(vm)
+}
+
+/// A shell test that succeeds once the box's identity is kept on these pools.
+fn escrow_is_on(pools: &[&str]) -> String {
+    let ask = |pool: &&str| format!("[ \"$(zfs get -Ho value org.siris:current {pool}/siris-escrow)\" = \"$(cat /var/lib/siris/device-id)\" ]");
+    pools.iter().map(ask).collect::<Vec<_>>().join(" && ")
+}
+
+/// A storage node, off.
+struct Node<'a> {
+    machine: Machine<'a>,
+    /// The digest of the file in its pool `tank`.
+    data: String,
+    device_id: String,
+}
+
 /// A machine off, with a pool on its four data disks that was in use when the power went, and the digest of its file.
-fn storage_node<'a>(bench: &Bench<'a>) -> Result<(Machine<'a>, String)> {
+fn storage_node<'a>(bench: &Bench<'a>) -> Result<Node<'a>> {
     let vm = standard(bench)?;
     let by_id = "/dev/disk/by-id/virtio-data";
     vm.guest.ok(&format!(
@@ -70,7 +96,9 @@ fn storage_node<'a>(bench: &Bench<'a>) -> Result<(Machine<'a>, String)> {
     let digest = vm.guest.ok(&format!(
         "head -c 20000000 /dev/urandom > {mount}/file && zfs snapshot tank/data@1568402268 && zpool sync tank && sha256sum < {mount}/file"
     ))?;
-    Ok((vm.cut_power()?, digest))
+    vm.guest.eventually(Duration::from_secs(90), &escrow_is_on(&["tank"])).context("the box's identity on its pool")?;
+    let device_id = vm.guest.ok("cat /var/lib/siris/device-id")?;
+    Ok(Node { data: digest, device_id, machine: vm.cut_power()? })
 }
 
 /// The node with its OS disk replaced by a blank one, and the medium in it.
@@ -117,7 +145,7 @@ fn start<'a>(machine: Machine<'a>) -> Result<Vm<'a>> {
 }
 
 fn replace(bench: &Bench<'_>, firmware: Firmware, bus: Bus, carrier: Carrier) -> Result<()> {
-    let (node, data) = storage_node(bench)?;
+    let Node { machine: node, data, device_id } = storage_node(bench)?;
     let target = "[target]\ndisk = \"serial:os\"\n[[pools]]\nname = \"tank\"\nmembers = 4\n";
     let machine = with_medium(bench, &node, spec(bench, firmware, bus, carrier, &answers(bench, target)?)?)?;
     let before = digests(&machine)?;
@@ -128,11 +156,11 @@ fn replace(bench: &Bench<'_>, firmware: Firmware, bus: Bus, carrier: Carrier) ->
 
     machine.spec_mut().medium = None;
     machine.spec_mut().credentials.clear();
-    let mut vm = machine.start()?;
-    vm.wait_healthy()?;
+    let vm = first_boot(machine)?;
     let status = vm.guest.ok("sirisctl status")?;
     must_contain(&status, "node7", "the status")?;
     must_contain(&status, "cloud", "the status")?;
+    ensure!(vm.guest.ok("cat /var/lib/siris/device-id")? == device_id, "the box is not who it was");
     ensure!(vm.guest.ok("zpool list -Ho name,health")? == "tank\tONLINE", "the pool was not imported at first boot");
     let found = vm.guest.ok("[ \"$(zfs get -Ho value mounted tank/data)\" = yes ] || zfs mount tank/data; \
          sha256sum < \"$(zfs get -Hpo value mountpoint tank/data)/file\"")?;
@@ -250,7 +278,7 @@ fn looked_at(bench: &Bench<'_>) -> Result<()> {
 }
 
 fn refused(bench: &Bench<'_>) -> Result<()> {
-    let (node, _) = storage_node(bench)?;
+    let node = storage_node(bench)?.machine;
     let target = "[target]\ndisk = \"serial:data0\"\n";
     let spec = spec(bench, Firmware::Bios, Bus::Sata, Carrier::UsbCd, &answers(bench, target)?)?;
     let machine = with_medium(bench, &node, spec)?;

@@ -122,7 +122,9 @@ pub fn files(plan: &Plan, answers: &Answers, key: &[u8], made: Option<PoolGuid>)
     }
     files.extend(answers.access.password_hash.iter().map(|hash| file(PASSWORD_HASH, 0o600, format!("{hash}\n"))));
     let network = network_files(&answers.network);
-    if identity.device_id == DeviceId::Restore && plan.pools.iter().any(PoolPlan::is_imported) {
+    // A pool that is made now knows nobody at the first boot; the second disk of a pair finds the first one's box there.
+    let has_pool = plan.new_pool.is_some() || plan.pools.iter().any(PoolPlan::is_imported);
+    if identity.device_id == DeviceId::Restore && has_pool {
         let text = format!("schema = 1\nnetwork = {}\n", answers.network.kind == Static::Unsaid);
         files.push(file(ESCROW_PENDING, 0o644, text));
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{INSTALL, answers, spec, start};
+use super::{INSTALL, answers, escrow_is_on, first_boot, spec, start};
 use crate::case::Case;
 use crate::disk;
 use crate::lab::Bench;
@@ -58,6 +58,7 @@ fn shared_disk(bench: &Bench<'_>) -> Result<()> {
     ensure!(made.status == Some(0), "the node: {made}");
     let sum = made.text.trim().to_owned();
     let hostid = vm.guest.ok("hostid")?;
+    vm.guest.eventually(Duration::from_secs(90), &escrow_is_on(&["shared"]))?;
     let node = vm.cut_power()?;
 
     let more = "[target]\ndisk = \"serial:os\"\nkeep-partitions = [\"label:pool\"]\n\
@@ -75,8 +76,7 @@ fn shared_disk(bench: &Bench<'_>) -> Result<()> {
 
     machine.spec_mut().medium = None;
     machine.spec_mut().credentials.clear();
-    let mut vm = machine.start()?;
-    vm.wait_healthy()?;
+    let vm = first_boot(machine)?;
     ensure!(vm.guest.ok("hostid")? == hostid, "the host id was not carried over");
     ensure!(vm.guest.ok("zpool list -Ho name,health")? == "shared\tONLINE", "the pool was not imported");
     let found = vm.guest.ok("[ \"$(zfs get -Ho value mounted shared/data)\" = yes ] || zfs mount shared/data; \

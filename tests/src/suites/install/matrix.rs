@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use super::{INSTALL, answers, digests, spec, start};
+use super::{INSTALL, answers, digests, escrow_is_on, first_boot, spec, start};
 use crate::case::Case;
 use crate::disk;
 use crate::lab::Bench;
@@ -66,9 +66,10 @@ const LAYOUTS: &[Layout] = &[
 const SIZE: u32 = 192;
 /// The last disk of `torn`, which is a blank one when the installer comes.
 const LOST: usize = 21;
-/// Two disks more: an old OS on a dirty ext4, and the node's disk that becomes the target.
-const OLD_OS: usize = 25;
-const TARGET: usize = 26;
+/// Disks with old systems, in use when the power goes: on ext4; on an md mirror of two; on half of one.
+const OLD: [usize; 4] = [25, 26, 27, 28];
+/// The node's disk that becomes the target.
+const TARGET: usize = 29;
 /// The disk of `late`.
 const LATE: usize = 24;
 
@@ -101,14 +102,16 @@ fn script() -> String {
         );
         next += layout.disks;
     }
-    // The target had a pool, which was destroyed; beside it an old system, in use when the power goes.
+    // The target had a pool, which was destroyed.
+    let former = by_id(TARGET);
+    script += &format!("zpool create -o cachefile=none -R /srv/pools/former former {former}\nzpool destroy former\n");
+    let [plain, one, two, half] = OLD.map(by_id);
     script += &format!(
-        "zpool create -o cachefile=none -R /srv/pools/former former {}\nzpool destroy former\n\
-         mkfs.ext4 -q {old}\nmkdir /run/old\nmount {old} /run/old\nmkdir -p /run/old/etc /run/old/boot\n\
-         echo 'PRETTY_NAME=\"Old Linux 16.04\"' > /run/old/etc/os-release\necho old-node > /run/old/etc/hostname\nsync\n\
-         echo more > /run/old/etc/motd\nsync -d /run/old/etc/motd\n",
-        by_id(TARGET),
-        old = by_id(OLD_OS),
+        "old() {{ mkfs.ext4 -q $1; mkdir /run/$2; mount $1 /run/$2; mkdir /run/$2/etc; echo $2 > /run/$2/etc/hostname; \
+         echo 'PRETTY_NAME=\"Old Linux 16.04\"' > /run/$2/etc/os-release; sync; echo more > /run/$2/etc/motd; \
+         sync -d /run/$2/etc/motd; }}\n\
+         md() {{ /run/mdadm --create $1 --run --homehost=any --level=1 --raid-devices=2 --metadata=1.2 $2 $3; }}\n\
+         md /dev/md0 {one} {two}\nmd /dev/md1 {half} missing\nold {plain} plain\nold /dev/md0 mirror\nold /dev/md1 half\n"
     );
     script
 }
@@ -122,6 +125,10 @@ fn every_layout(bench: &Bench<'_>) -> Result<()> {
         .on_scsi();
     let mut vm = Machine::new(bench, node)?.start()?;
     vm.wait_healthy()?;
+    // The image has no such tool: nothing of it assembles a mirror.
+    let mdadm = fs::read(bench.lab.tools_path().join("usr/sbin/mdadm"))?;
+    let put = vm.guest.run_for(Duration::from_secs(60), "cat > /run/mdadm && chmod 755 /run/mdadm", &mdadm)?;
+    ensure!(put.status == Some(0), "{put}");
     let made = vm.guest.run_for(Duration::from_secs(600), "bash -s", script().as_bytes())?;
     ensure!(made.status == Some(0), "the node's pools: {made}");
     let sums: BTreeMap<String, String> = made
@@ -132,6 +139,8 @@ fn every_layout(bench: &Bench<'_>) -> Result<()> {
         .collect();
     ensure!(sums.len() == LAYOUTS.len(), "the node told {} digests", sums.len());
     let hostid = vm.guest.ok("hostid")?;
+    let imported: Vec<&str> = LAYOUTS.iter().map(|layout| layout.name).filter(|name| *name != "given").collect();
+    vm.guest.eventually(Duration::from_secs(180), &escrow_is_on(&imported))?;
     let node = vm.cut_power()?;
 
     let mut more = String::from("[target]\ndisk = \"serial:os\"\n[other-os]\ndefault = \"keep\"\n");
@@ -141,16 +150,17 @@ fn every_layout(bench: &Bench<'_>) -> Result<()> {
         }
     }
     let mut spec = spec(bench, Firmware::Bios, Bus::Scsi, Carrier::SataCd, &answers(bench, &more)?)?.on_scsi();
-    sizes.truncate(LATE);
-    sizes.push(SIZE);
+    sizes.truncate(LATE + OLD.len());
     spec.data_disks_mib = sizes;
     let machine = Machine::blank(bench, spec)?;
     for number in (0..LATE).filter(|number| *number != LOST) {
         let name = format!("data{number}");
         fs::rename(node.disk(&name), machine.disk(&name))?;
     }
-    let (old_os, late) = (format!("data{LATE}"), bench.dir().join("late.qcow2"));
-    fs::rename(node.disk(&format!("data{OLD_OS}")), machine.disk(&old_os))?;
+    for (number, old) in OLD.into_iter().enumerate() {
+        fs::rename(node.disk(&format!("data{old}")), machine.disk(&format!("data{}", LATE + number)))?;
+    }
+    let late = bench.dir().join("late.qcow2");
     fs::rename(node.disk(&format!("data{TARGET}")), machine.disk("os"))?;
     fs::rename(node.disk(&format!("data{LATE}")), &late)?;
     let (before, late_before) = (digests(&machine)?, disk::digest(bench.lab, &late)?);
@@ -169,8 +179,7 @@ fn every_layout(bench: &Bench<'_>) -> Result<()> {
 
     machine.spec_mut().medium = None;
     machine.spec_mut().credentials.clear();
-    let mut vm = machine.start()?;
-    vm.wait_healthy()?;
+    let vm = first_boot(machine)?;
     ensure!(vm.guest.ok("hostid")? == hostid, "the host id was not carried over");
     let listed = vm.guest.ok("zpool list -Ho name,health")?;
     for layout in LAYOUTS {

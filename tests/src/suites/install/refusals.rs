@@ -22,7 +22,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// The disks of the node: `tank` on 0 to 2, `gone` on 3 to 5 (two of which are lost), `future` on 6, `young` on 7, a
-/// small blank one, a blank one as large as the OS disk, and an old file system.
+/// small blank one, an old system with netplan, and an old file system.
 const SIZES: [u32; 11] = [192, 192, 192, 192, 192, 192, 192, 192, 64, 16 * 1024, 192];
 const LOST: [usize; 2] = [4, 5];
 
@@ -37,7 +37,11 @@ const NODE: &str = "set -e\nd=/dev/disk/by-id/virtio-data\nmk() { zpool create -
     zhack -d $(readlink -f ${d}6 | xargs dirname) feature ref -m future org.example:needed\n\
     zhack -d $(readlink -f ${d}7 | xargs dirname) feature enable -r -d 'of a ZFS to come' young org.example:later\n\
     zhack -d $(readlink -f ${d}7 | xargs dirname) feature ref young org.example:later\n\
-    mkfs.ext4 -q ${d}10\nsync\n";
+    mkfs.ext4 -q ${d}10\nmkfs.ext4 -q ${d}9\nmkdir /run/old\nmount ${d}9 /run/old\nmkdir -p /run/old/etc/netplan\n\
+    echo 'PRETTY_NAME=\"Old Linux 22.04\"' > /run/old/etc/os-release\n\
+    nic=$(ls -d /sys/class/net/*/device | cut -d/ -f5)\n\
+    printf 'network:\n  version: 2\n  ethernets:\n    %s:\n      addresses: [10.0.2.66/24]\n      nameservers: {addresses: [10.0.2.3]}\n\
+      routes: [{to: default, via: 10.0.2.2}]\n' $nic > /run/old/etc/netplan/01.yaml\numount /run/old\nsync\n";
 
 /// Answers, and what is said to them.
 struct Refusal {
@@ -156,6 +160,14 @@ fn every_reason(bench: &Bench<'_>) -> Result<()> {
         }
     }
     vm.guest.ok("umount /run/old")?;
+    let carried = format!(
+        "schema = 1\nmode = \"os-only\"\nend = \"stay\"\n[target]\ndisk = \"serial:data9\"\n{TANK}[identity]\nrole = \"cloud\"\n\
+         [network]\nmode = \"carry-over\"\n"
+    );
+    let plan = vm.guest.run_for(Duration::from_secs(120), "siris-installer plan --answers /dev/stdin", carried.as_bytes())?;
+    if !(plan.status == Some(0) && plan.text.contains("10.0.2.66/24") && plan.text.contains("from netplan")) {
+        wrong.push(format!("the old system's netplan was not carried over: {plan}"));
+    }
     for member in MEMBERS {
         // Two thirds into it: of the root, nothing that a look at disks needs.
         let flip = "f=/run/siris/medium/$m; at=$(( $(stat -c %s $f) * 2 / 3 )); b=$(od -An -tu1 -j $at -N 1 $f); \

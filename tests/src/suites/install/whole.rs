@@ -70,6 +70,8 @@ fn everything(bench: &Bench<'_>) -> Result<()> {
     let pool = vm.guest.ok("zpool list -Ho name,health && zpool status homePool")?;
     must_contain(&pool, "homePool\tONLINE", "the pool")?;
     must_contain(&pool, "raidz1-0", "the pool")?;
+    vm.guest.eventually(Duration::from_secs(90), &super::escrow_is_on(&["homePool"]))?;
+    let device_id = vm.guest.ok("cat /var/lib/siris/device-id")?;
     let receipt = vm.guest.ok("sirisctl receipt > /tmp/receipt && siris-installer verify-receipt /tmp/receipt")?;
     must_contain(&receipt, "the proof holds", "the receipt")?;
     let machine = vm.power_off()?;
@@ -83,8 +85,8 @@ fn everything(bench: &Bench<'_>) -> Result<()> {
     for name in ["data1", "data2", "data3"] {
         fs::rename(machine.disk(name), alone.disk(name))?;
     }
-    let mut vm = alone.start()?;
-    vm.wait_healthy().context("the other disk of the pair")?;
+    let vm = super::first_boot(alone).context("the other disk of the pair")?;
+    ensure!(vm.guest.ok("cat /var/lib/siris/device-id")? == device_id, "the other disk of the pair is another box");
     must_contain(&vm.guest.ok("sirisctl status")?, "node7", "the status")?;
     must_contain(&vm.guest.ok("zpool list -Ho name,health")?, "homePool\tONLINE", "the pool")?;
     drop(vm.cut_power()?);
