@@ -33,10 +33,10 @@ const NODE: &str = "set -e\nd=/dev/disk/by-id/virtio-data\nmk() { zpool create -
     mk tank raidz1 ${d}0 ${d}1 ${d}2\nmk gone raidz1 ${d}3 ${d}4 ${d}5\nmk future ${d}6\nmk young ${d}7\n\
     for p in tank gone future young; do zpool sync $p; done\nzpool export future\nzpool export young\n\
     # Features of a ZFS to come: one that is needed to open the pool, one that is needed later.\n\
-    zhack -d $(readlink -f ${d}6 | xargs dirname) feature enable -r -d 'of a ZFS to come' future org.example:needed\n\
-    zhack -d $(readlink -f ${d}6 | xargs dirname) feature ref -m future org.example:needed\n\
-    zhack -d $(readlink -f ${d}7 | xargs dirname) feature enable -r -d 'of a ZFS to come' young org.example:later\n\
-    zhack -d $(readlink -f ${d}7 | xargs dirname) feature ref young org.example:later\n\
+    zhack -d /dev feature enable -d 'of a ZFS to come' future org.example:needed\n\
+    zhack -d /dev feature ref -m future org.example:needed\n\
+    zhack -d /dev feature enable -d 'of a ZFS to come' young org.example:later\n\
+    zhack -d /dev feature ref young org.example:later\n\
     mkfs.ext4 -q ${d}10\nmkfs.ext4 -q ${d}9\nmkdir /run/old\nmount ${d}9 /run/old\nmkdir -p /run/old/etc/netplan\n\
     echo 'PRETTY_NAME=\"Old Linux 22.04\"' > /run/old/etc/os-release\n\
     nic=$(ls -d /sys/class/net/*/device | cut -d/ -f5)\n\
