@@ -400,7 +400,8 @@ mod tests {
         assert_eq!(log.epochs(), [0..2, 2..3]);
         let (before, after) = (disk(&[1, 1, 1, 1]), disk(&[9, 7, 7, 8]));
         // Sector 0 is read as it is; sector 3 does not count.
-        let follower = Follower::new(&log, &before, &after, &[0..512], vec![1536..2048]).unwrap();
+        let (head, free): (Range<u64>, Range<u64>) = (0..512, 1536..2048);
+        let follower = Follower::new(&log, &before, &after, std::slice::from_ref(&head), Vec::from([free])).unwrap();
         let mut seen = Vec::new();
         let judged = follower.every_cut(|cut, heads, state| {
             let mut first = [0; 1];

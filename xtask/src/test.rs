@@ -64,7 +64,8 @@ pub fn run(args: TestArgs) -> Result<()> {
     let checkout = crate::checkout();
     crate::setup::ensure(false)?;
     let counts = if args.booted { Counts::default() } else { cargo_test(&checkout, args.filter.as_deref())? };
-    let outcomes = if cases.is_empty() { Vec::new() } else { booted(&checkout, &args, &cases, &left_out, counts, start)? };
+    let outcomes =
+        if cases.is_empty() { Vec::new() } else { booted(&checkout, &args, &cases, &left_out, counts, start)? };
 
     let failed: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.failure.is_some()).collect();
     println!();

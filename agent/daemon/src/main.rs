@@ -96,7 +96,8 @@ fn main() -> anyhow::Result<()> {
         Some(Command::Escrow) => {
             let kept = keep_escrow(&root);
             // The agent says it as one of the box's faults.
-            let fault = kept.as_ref().err().map(|error| format!("cannot keep the box's identity on its pools: {error:#}\n"));
+            let fault =
+                kept.as_ref().err().map(|error| format!("cannot keep the box's identity on its pools: {error:#}\n"));
             root.ensure(ESCROW_FAULT, fault.unwrap_or_default().as_bytes(), 0o644)?;
             kept
         }

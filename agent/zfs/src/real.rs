@@ -79,8 +79,14 @@ impl Zfs for OpenZfs {
 
     fn set_user_properties(&self, dataset: &DatasetName, properties: &UserProperties) -> Result<(), ZfsError> {
         if self.user_properties(dataset)?.is_none() {
-            let create = ["create", "-p", "-o", "canmount=off", "-o", "mountpoint=none", dataset.as_str()];
-            Cmd::new(Tool::Zfs).args(create).output()?;
+            // One by one: what `create -p` makes on the way is mounted.
+            for name in dataset.from_the_top() {
+                let create = ["create", "-o", "canmount=off", "-o", "mountpoint=none", name];
+                match Cmd::new(Tool::Zfs).args(create).output() {
+                    Err(error) if !error.to_string().contains("dataset already exists") => return Err(error.into()),
+                    _ => {}
+                }
+            }
         }
         let (set, unset): (Vec<_>, Vec<_>) = properties.iter().partition(|(_, value)| !value.is_empty());
         if !set.is_empty() {

@@ -96,6 +96,14 @@ impl DatasetName {
     }
 }
 
+impl DatasetName {
+    /// It and what it lies in, below the pool's root: `a/b`, `a/b/c` of `a/b/c`.
+    pub fn from_the_top(&self) -> impl Iterator<Item = &str> {
+        let ends = self.0.match_indices('/').map(|(at, _)| at).skip(1).chain([self.0.len()]);
+        ends.map(|end| &self.0[..end])
+    }
+}
+
 impl fmt::Display for DatasetName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
@@ -219,6 +227,16 @@ mod tests {
         }
         for good in ["tank", "homePool", "a-b_c:d.e9"] {
             assert_eq!(good.parse::<PoolName>().unwrap().as_str(), good);
+        }
+    }
+
+    #[test]
+    fn a_dataset_is_made_from_the_top() {
+        let pool: PoolName = "tank".parse().unwrap();
+        let name = DatasetName::new(&pool, "a/b-1/c").unwrap();
+        assert_eq!(name.from_the_top().collect::<Vec<_>>(), ["tank/a", "tank/a/b-1", "tank/a/b-1/c"]);
+        for bad in ["", "a//b", "../x", "a/-b", "a@b"] {
+            assert!(DatasetName::new(&pool, bad).is_err(), "{bad:?}");
         }
     }
 

@@ -73,7 +73,11 @@ fn first_boot<'a>(machine: Machine<'a>) -> Result<Vm<'a>> {
 
 /// A shell test that succeeds once the box's identity is kept on these pools.
 fn escrow_is_on(pools: &[&str]) -> String {
-    let ask = |pool: &&str| format!("[ \"$(zfs get -Ho value org.siris:current {pool}/siris-escrow)\" = \"$(cat /var/lib/siris/device-id)\" ]");
+    let ask = |pool: &&str| {
+        format!(
+            "[ \"$(zfs get -Ho value org.siris:current {pool}/siris-escrow)\" = \"$(cat /var/lib/siris/device-id)\" ]"
+        )
+    };
     pools.iter().map(ask).collect::<Vec<_>>().join(" && ")
 }
 

@@ -20,7 +20,8 @@ pub struct Times {
 
 const LIMIT: Duration = Duration::from_secs(900);
 
-const ANSWERS: &str = "schema = 1\nmode = \"os-only\"\nend = \"stay\"\n[target]\ndisk = \"serial:os\"\n[identity]\nrole = \"cloud\"\n";
+const ANSWERS: &str =
+    "schema = 1\nmode = \"os-only\"\nend = \"stay\"\n[target]\ndisk = \"serial:os\"\n[identity]\nrole = \"cloud\"\n";
 
 /// Seconds of a command, as the machine's own clock has them.
 const TIMED: &str = "t=$(cut -d' ' -f1 /proc/uptime)\n";

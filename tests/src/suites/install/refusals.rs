@@ -164,7 +164,8 @@ fn every_reason(bench: &Bench<'_>) -> Result<()> {
         "schema = 1\nmode = \"os-only\"\nend = \"stay\"\n[target]\ndisk = \"serial:data9\"\n{TANK}[identity]\nrole = \"cloud\"\n\
          [network]\nmode = \"carry-over\"\n"
     );
-    let plan = vm.guest.run_for(Duration::from_secs(120), "siris-installer plan --answers /dev/stdin", carried.as_bytes())?;
+    let plan =
+        vm.guest.run_for(Duration::from_secs(120), "siris-installer plan --answers /dev/stdin", carried.as_bytes())?;
     if !(plan.status == Some(0) && plan.text.contains("10.0.2.66/24") && plan.text.contains("from netplan")) {
         wrong.push(format!("the old system's netplan was not carried over: {plan}"));
     }
