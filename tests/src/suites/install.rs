@@ -78,7 +78,8 @@ fn escrow_is_on(pools: &[&str]) -> String {
             "[ \"$(zfs get -Ho value org.siris:current {pool}/siris-escrow)\" = \"$(cat /var/lib/siris/device-id)\" ]"
         )
     };
-    pools.iter().map(ask).collect::<Vec<_>>().join(" && ")
+    let why = "systemctl status --no-pager siris-escrow.path siris-escrow.service; cat /var/lib/siris/pools.toml";
+    format!("{} || {{ {why}; false; }}", pools.iter().map(ask).collect::<Vec<_>>().join(" && "))
 }
 
 /// A storage node, off.
@@ -100,7 +101,7 @@ fn storage_node<'a>(bench: &Bench<'a>) -> Result<Node<'a>> {
     let digest = vm.guest.ok(&format!(
         "head -c 20000000 /dev/urandom > {mount}/file && zfs snapshot tank/data@1568402268 && zpool sync tank && sha256sum < {mount}/file"
     ))?;
-    vm.guest.eventually(Duration::from_secs(90), &escrow_is_on(&["tank"])).context("the box's identity on its pool")?;
+    vm.guest.eventually(Duration::from_secs(240), &escrow_is_on(&["tank"])).context("the box's identity on its pool")?;
     let device_id = vm.guest.ok("cat /var/lib/siris/device-id")?;
     Ok(Node { data: digest, device_id, machine: vm.cut_power()? })
 }

@@ -58,7 +58,7 @@ fn shared_disk(bench: &Bench<'_>) -> Result<()> {
     ensure!(made.status == Some(0), "the node: {made}");
     let sum = made.text.trim().to_owned();
     let hostid = vm.guest.ok("hostid")?;
-    vm.guest.eventually(Duration::from_secs(90), &escrow_is_on(&["shared"]))?;
+    vm.guest.eventually(Duration::from_secs(240), &escrow_is_on(&["shared"]))?;
     let node = vm.cut_power()?;
 
     let more = "[target]\ndisk = \"serial:os\"\nkeep-partitions = [\"label:pool\"]\n\

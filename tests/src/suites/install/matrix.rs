@@ -140,7 +140,7 @@ fn every_layout(bench: &Bench<'_>) -> Result<()> {
     ensure!(sums.len() == LAYOUTS.len(), "the node told {} digests", sums.len());
     let hostid = vm.guest.ok("hostid")?;
     let imported: Vec<&str> = LAYOUTS.iter().map(|layout| layout.name).filter(|name| *name != "given").collect();
-    vm.guest.eventually(Duration::from_secs(180), &escrow_is_on(&imported))?;
+    vm.guest.eventually(Duration::from_secs(240), &escrow_is_on(&imported))?;
     let node = vm.cut_power()?;
 
     let mut more = String::from("[target]\ndisk = \"serial:os\"\n[other-os]\ndefault = \"keep\"\n");

@@ -70,7 +70,7 @@ fn everything(bench: &Bench<'_>) -> Result<()> {
     let pool = vm.guest.ok("zpool list -Ho name,health && zpool status homePool")?;
     must_contain(&pool, "homePool\tONLINE", "the pool")?;
     must_contain(&pool, "raidz1-0", "the pool")?;
-    vm.guest.eventually(Duration::from_secs(90), &super::escrow_is_on(&["homePool"]))?;
+    vm.guest.eventually(Duration::from_secs(240), &super::escrow_is_on(&["homePool"]))?;
     let device_id = vm.guest.ok("cat /var/lib/siris/device-id")?;
     let receipt = vm.guest.ok("sirisctl receipt > /tmp/receipt && siris-installer verify-receipt /tmp/receipt")?;
     must_contain(&receipt, "the proof holds", "the receipt")?;
