@@ -115,9 +115,13 @@ pub enum Restored {
 /// # Errors
 /// The first thing that failed; the other pools were tried all the same.
 pub fn store(root: &Root, zfs: &dyn Zfs) -> Result<usize, EscrowError> {
+    let pools = own_pools(root, zfs)?;
+    if pools.is_empty() {
+        return Ok(0);
+    }
     let record = collect(root)?;
     let (mut written, mut failure) = (0, None);
-    for pool in own_pools(root, zfs)? {
+    for pool in pools {
         match store_on(&record, &pool.name, zfs) {
             Ok(wrote) => written += usize::from(wrote),
             Err(error) => failure = failure.or(Some(error)),

@@ -64,6 +64,8 @@ pub fn provision(root: &Root, credentials: &Credentials) -> Vec<String> {
             faults.push(format!("cannot apply {what}: {why}"));
         }
     };
+    // Here, before anybody asks for it: two who make one at once would make two.
+    apply("the device id", ensure_device_id(root).map(drop).map_err(|e| said(&e)));
     apply("the host id", host_id(root));
     apply("the host name", hostname(root, &config));
     apply("the time zone", timezone(root, &config));

@@ -101,7 +101,9 @@ fn storage_node<'a>(bench: &Bench<'a>) -> Result<Node<'a>> {
     let digest = vm.guest.ok(&format!(
         "head -c 20000000 /dev/urandom > {mount}/file && zfs snapshot tank/data@1568402268 && zpool sync tank && sha256sum < {mount}/file"
     ))?;
-    vm.guest.eventually(Duration::from_secs(240), &escrow_is_on(&["tank"])).context("the box's identity on its pool")?;
+    vm.guest
+        .eventually(Duration::from_secs(240), &escrow_is_on(&["tank"]))
+        .context("the box's identity on its pool")?;
     let device_id = vm.guest.ok("cat /var/lib/siris/device-id")?;
     Ok(Node { data: digest, device_id, machine: vm.cut_power()? })
 }
