@@ -98,6 +98,11 @@ impl Lab {
         Cmd::new(tool).in_root(&self.tools)
     }
 
+    /// The folder that holds everything of this run, and the one of its sockets: the same in every root.
+    pub(crate) fn shared(&self) -> Result<[PathBuf; 2]> {
+        Ok([self.repository.join("target/siris").canonicalize()?, self.sockets.path().to_owned()])
+    }
+
     /// Where the builder root lies on the host.
     pub fn tools_path(&self) -> &Path {
         self.tools.path()

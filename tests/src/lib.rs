@@ -9,6 +9,7 @@
 //! Errors are read by people and by nothing else here, so the whole crate speaks anyhow.
 
 pub mod accel;
+pub mod bmc;
 pub mod case;
 pub mod contract;
 pub mod deadline;

@@ -78,6 +78,11 @@ impl Credential {
     pub fn new(name: impl Into<String>, value: impl Into<String>) -> Self {
         Credential { name: name.into(), value: value.into() }
     }
+
+    /// What QEMU's `-smbios` takes. A comma ends a value of QEMU's unless it is doubled; base64 has none.
+    pub fn smbios(&self) -> String {
+        format!("type=11,value=io.systemd.credential.binary:{}={}", self.name, base64(self.value.as_bytes()))
+    }
 }
 
 /// How a machine sees an installer's medium.
@@ -271,9 +276,8 @@ impl Spec {
             add("-drive", format!("if=none,id=config,format=raw,readonly=on,file={}", config.display()));
             add("-device", "usb-storage,id=config-stick,bus=usb.0,drive=config".into());
         }
-        for Credential { name, value } in &self.credentials {
-            // A comma ends a value of QEMU's unless it is doubled; base64 has none.
-            add("-smbios", format!("type=11,value=io.systemd.credential.binary:{name}={}", base64(value.as_bytes())));
+        for credential in &self.credentials {
+            add("-smbios", credential.smbios());
         }
         args.extend(["-nodefaults".to_owned(), "-no-user-config".to_owned()]);
         args

@@ -19,6 +19,11 @@ use crate::rootfs::RootInput;
 use crate::roots::{Roots, builder};
 use crate::sbom;
 
+/// The root that everything is compiled in.
+const BUILDER: &str = "builder";
+/// The root of [`bmc`].
+const BMC: &str = "bmc";
+
 /// What to build, and where.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -75,16 +80,17 @@ impl Session {
         wanted
     }
 
-    fn builder_lock(&self) -> Result<(Lock, Vec<String>), BuildError> {
-        let (install, unpack) = self.profiles.builder()?;
+    /// A root of tools, which never ships: `builder`, or another one.
+    fn tools(&self, name: &str, progress: &Progress) -> Result<(Layer, Lock), BuildError> {
+        let (install, unpack) = self.profiles.tools(name)?;
         let wanted: Vec<String> = install.iter().chain(&unpack).cloned().collect();
-        Ok((Lock::load(self.profiles.dir(), "builder", &self.profile.suite, &wanted)?, install))
+        let lock = Lock::load(self.profiles.dir(), name, &self.profile.suite, &wanted)?;
+        let roots = Roots { cache: &self.cache, store: &self.store, progress };
+        Ok((roots.make(name, &lock, &install)?, lock))
     }
 
     fn builder(&self, progress: &Progress) -> Result<(Layer, Lock), BuildError> {
-        let (lock, install) = self.builder_lock()?;
-        let roots = Roots { cache: &self.cache, store: &self.store, progress };
-        Ok((roots.make("builder", &lock, &install)?, lock))
+        self.tools(BUILDER, progress)
     }
 }
 
@@ -121,10 +127,13 @@ fn room(path: &Path, need: u64, elsewhere: &'static str) -> Result<(), BuildErro
 pub fn update(checkout: &Path, profile: &str, progress: &Progress) -> Result<Vec<String>, BuildError> {
     let session = Session::open(checkout, profile, progress)?;
     let dir = session.profiles.dir();
-    let (install, unpack) = session.profiles.builder()?;
-    let tools: Vec<String> = install.into_iter().chain(unpack).collect();
+    let mut roots = vec![(session.profile.lock.as_str(), session.wanted())];
+    for name in [BUILDER, BMC] {
+        let (install, unpack) = session.profiles.tools(name)?;
+        roots.push((name, install.into_iter().chain(unpack).collect()));
+    }
     let mut changes = Vec::new();
-    for (name, packages) in [("builder", tools), (session.profile.lock.as_str(), session.wanted())] {
+    for (name, packages) in roots {
         let step = progress.step(&format!("resolving {name}"));
         let old = Lock::load(dir, name, &session.profile.suite, &packages).ok();
         let wish =
@@ -167,6 +176,15 @@ fn differences(name: &str, old: &Lock, new: &Lock) -> Vec<String> {
 pub fn tools(checkout: &Path, progress: &Progress) -> Result<Root, BuildError> {
     let session = Session::open(checkout, "siris", progress)?;
     Ok(builder(&session.builder(progress)?.0))
+}
+
+/// The root with a BMC in it, for the tests: libvirt, and what a Redfish service needs.
+///
+/// # Errors
+/// When it has to be made and cannot be.
+pub fn bmc(checkout: &Path, progress: &Progress) -> Result<Root, BuildError> {
+    let session = Session::open(checkout, "siris", progress)?;
+    Ok(builder(&session.tools(BMC, progress)?.0))
 }
 
 /// All layers of a profile, up to date.

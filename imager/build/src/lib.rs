@@ -23,7 +23,7 @@ pub mod sbom;
 
 pub use carriers::{IsoArtefacts, iso};
 pub use error::BuildError;
-pub use image::{Request, build, is_root, tools, update};
+pub use image::{Request, bmc, build, is_root, tools, update};
 pub use payload::Artefacts;
 pub use profile::{Profile, Profiles};
 pub use progress::Progress;

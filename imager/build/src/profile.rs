@@ -172,7 +172,7 @@ impl Profiles {
         let mut names: Vec<String> = entries
             .flatten()
             .filter_map(|e| e.file_name().to_str()?.strip_suffix(".toml").map(str::to_owned))
-            .filter(|name| name != "base" && name != "builder")
+            .filter(|name| !["base", "bmc", "builder"].contains(&name.as_str()))
             .collect();
         names.sort();
         names
@@ -202,16 +202,16 @@ impl Profiles {
         }
     }
 
-    /// Loads `builder.toml`, which only says what packages the builder root holds: sorted, and those to be unpacked.
+    /// Loads the file of a root of tools, which only says what packages it holds: sorted, and those to be unpacked.
     ///
     /// # Errors
     /// [`ProfileError`].
-    pub fn builder(&self) -> Result<(Vec<String>, Vec<String>), ProfileError> {
+    pub fn tools(&self, name: &str) -> Result<(Vec<String>, Vec<String>), ProfileError> {
         let faults = Faults::default();
-        let mut raw = self.read("builder", &faults)?;
+        let mut raw = self.read(name, &faults)?;
         let faults = faults.into_inner();
         if !faults.is_empty() {
-            return Err(ProfileError::Faulty { name: "builder".into(), faults });
+            return Err(ProfileError::Faulty { name: name.to_owned(), faults });
         }
         raw.packages.sort();
         raw.unpack.sort();

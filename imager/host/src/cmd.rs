@@ -45,6 +45,7 @@ tools! {
     Cargo = "cargo", "cargo";
     Chroot = "chroot", "coreutils";
     Cp = "cp", "coreutils";
+    Curl = "curl", "curl";
     DbusDaemon = "dbus-daemon", "dbus-daemon";
     Debugfs = "debugfs", "e2fsprogs";
     Dkms = "dkms", "dkms";
@@ -61,8 +62,10 @@ tools! {
     Journalctl = "journalctl", "systemd";
     MkfsErofs = "mkfs.erofs", "erofs-utils";
     MkfsExt4 = "mkfs.ext4", "e2fsprogs";
+    Libvirtd = "libvirtd", "libvirt-daemon";
     Mmdebstrap = "mmdebstrap", "mmdebstrap";
     NetplanGenerate = "/usr/libexec/netplan/generate", "netplan-generator";
+    Python = "python3", "python3";
     Qemu = "qemu-system-x86_64", "qemu-system-x86";
     QemuImg = "qemu-img", "qemu-utils";
     QemuIo = "qemu-io", "qemu-utils";
@@ -74,6 +77,7 @@ tools! {
     Udevadm = "udevadm", "udev";
     Unshare = "unshare", "util-linux";
     Veritysetup = "veritysetup", "cryptsetup-bin";
+    Virsh = "virsh", "libvirt-clients";
     Zdb = "zdb", "zfsutils-linux";
     Zfs = "zfs", "zfsutils-linux";
     Zpool = "zpool", "zfsutils-linux";

@@ -22,7 +22,7 @@ const POLL: Duration = Duration::from_secs(1);
 
 fn main() {
     let consoles = Screen(RefCell::new(Consoles::open(Path::new("/"))));
-    consoles.say(&format!("{} s after the kernel: loading the installer; all disks are read-only", uptime()));
+    consoles.say(&format!("{} s after the kernel: loading the installer; disks are made read-only", uptime()));
     match run(&consoles) {
         Ok(()) => {}
         Err(error) => {

@@ -2,6 +2,7 @@
 //!
 //! That a pool's disks are as they were is found out from outside: the SHA-256 of all of each, before and after.
 
+mod bmc;
 mod kept;
 mod matrix;
 mod power;
@@ -51,6 +52,7 @@ pub fn cases() -> Vec<Case> {
     ] {
         cases.push(Case::full(GROUP, name, move |bench| replace(bench, firmware, bus, carrier)));
     }
+    cases.extend(bmc::cases());
     cases.extend(matrix::cases());
     cases.extend(kept::cases());
     cases.extend(refusals::cases());
