@@ -1,6 +1,7 @@
 //! The project's build commands: parses, calls, prints. What they do is in `imager/build` and `tests`.
 
 mod bench;
+mod ibu;
 mod lint;
 mod setup;
 mod test;
@@ -85,6 +86,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Build a bundle from a profile, for an Image Based Upgrade; or look at one
+    Ibu(ibu::IbuArgs),
     /// Boot a profile's image on this terminal; nothing it writes is kept
     Vm {
         /// The profile
@@ -156,6 +159,7 @@ fn run(args: Args) -> anyhow::Result<()> {
             }
             Ok(())
         }
+        Command::Ibu(args) => ibu::run(args, &progress),
         Command::Vm { profile, firmware } => {
             setup::ensure(false)?;
             let request = Request::new(checkout(), &profile, env!("CARGO_PKG_VERSION").parse()?);

@@ -42,6 +42,37 @@ pub struct IsoArtefacts {
     pub bundle: ByteSize,
 }
 
+/// A bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IbuArtefacts {
+    /// The file, `PROFILE-VERSION.ibu`.
+    pub ibu: PathBuf,
+    /// A link to it that stays, `latest.ibu`.
+    pub latest: PathBuf,
+    /// Its size.
+    pub size: ByteSize,
+}
+
+/// Builds a bundle.
+///
+/// # Errors
+/// [`BuildError`]; nothing is then left under the final name.
+pub fn ibu(request: &Request, progress: &Progress) -> Result<IbuArtefacts, BuildError> {
+    let layers = Layers::make(request, progress)?;
+    let signed = layers.payload(request).signed(&layers.boot, &layers.key.secret)?;
+    let bundle = bundle_layer(&layers, &signed, &layers.session.cache, progress)?;
+    fs::create_dir_all(&request.out).map_err(BuildError::io("make", &request.out))?;
+    let name = format!("{}-{}.ibu", layers.session.profile.name, request.version);
+    let (ibu, latest) = (request.out.join(&name), request.out.join("latest.ibu"));
+    let work = tempfile::tempdir_in(&request.out).map_err(BuildError::io("make a directory in", &request.out))?;
+    let (from, half) = (bundle.path.join("system.ibu"), work.path().join("ibu"));
+    fs::copy(&from, &half).map_err(BuildError::io("copy", &from))?;
+    fs::rename(&half, &ibu).map_err(BuildError::io("put in place", &ibu))?;
+    link_latest(&ibu, &latest)?;
+    let size = fs::metadata(&ibu).map_err(BuildError::io("look at", &ibu))?.len();
+    Ok(IbuArtefacts { ibu, latest, size: ByteSize::from_bytes(size) })
+}
+
 /// Builds an installer's medium, with answers on it if there are any.
 ///
 /// # Errors

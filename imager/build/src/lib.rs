@@ -21,7 +21,7 @@ pub mod rootfs;
 pub mod roots;
 pub mod sbom;
 
-pub use carriers::{IsoArtefacts, iso};
+pub use carriers::{IbuArtefacts, IsoArtefacts, ibu, iso};
 pub use error::BuildError;
 pub use image::{Request, bmc, build, is_root, tools, update};
 pub use payload::Artefacts;

@@ -28,8 +28,9 @@ use std::cell::RefCell;
 use std::io::{self, BufReader, Read, Write};
 use std::rc::Rc;
 
+use crate::digest::Hasher;
 use crate::keys::PublicKey;
-use crate::manifest::{self, MemberKind};
+use crate::manifest::{self, Manifest, MemberKind};
 use crate::signature::{self, Policy, SignedManifest, VerifyError};
 use crate::{ByteSize, Class};
 
@@ -66,6 +67,9 @@ pub enum BundleError {
         /// The limit.
         most: ByteSize,
     },
+    /// A member is not what was signed.
+    #[error("member {} of the bundle is not what was signed", .0.as_str())]
+    Member(MemberKind),
     /// The manifest is not to be trusted, or not sound.
     #[error(transparent)]
     Verify(#[from] VerifyError),
@@ -79,6 +83,7 @@ impl BundleError {
             Self::Truncated => "bundle-truncated",
             Self::Unexpected { .. } => "bundle-malformed",
             Self::Oversized { .. } => "bundle-oversized",
+            Self::Member(_) => "member-digest",
             Self::Verify(error) => error.code(),
         }
     }
@@ -210,6 +215,15 @@ impl<R: Read> Source<R> {
     }
 }
 
+/// The manifest of a bundle, to be shown: nothing says that it is genuine.
+///
+/// # Errors
+/// When there is none.
+pub fn unverified(source: impl Read) -> Result<Manifest, BundleError> {
+    let bytes = Source { inner: source, at: 0 }.small(MANIFEST, manifest::MAX_BYTES)?;
+    Ok(Manifest::parse(&bytes).map_err(VerifyError::from)?)
+}
+
 /// A bundle whose manifest was verified; its members are still to be read.
 pub struct Bundle<R: Read> {
     signed: SignedManifest,
@@ -232,6 +246,41 @@ impl<R: Read> Bundle<R> {
     /// The manifest.
     pub fn signed(&self) -> &SignedManifest {
         &self.signed
+    }
+
+    /// Reads all of it, and compares each member with what was signed.
+    ///
+    /// # Errors
+    /// The first thing that is not as it has to be.
+    pub fn prove(self) -> Result<SignedManifest, BundleError> {
+        let signed = self.signed.clone();
+        let Members { tree, boot, root } = self.members();
+        for mut member in [tree, boot, root] {
+            let (kind, wanted) = (member.kind, signed.manifest().member(member.kind));
+            let mut hasher = Hasher::default();
+            let mut buffer = vec![0; 1 << 20];
+            let mut done = 0;
+            loop {
+                // A decoder that was given nonsense says so in words of its own.
+                let read = member.read(&mut buffer).map_err(|error| match error.downcast::<BundleError>() {
+                    Ok(error) => error,
+                    Err(error) if error.raw_os_error().is_some() => BundleError::Read(error),
+                    Err(_) => BundleError::Member(kind),
+                })?;
+                done += read as u64;
+                if done > wanted.size.bytes() {
+                    return Err(BundleError::Member(kind));
+                }
+                if read == 0 {
+                    break;
+                }
+                hasher.update(&buffer[..read]);
+            }
+            if hasher.finish() != (wanted.sha256, wanted.size.bytes()) {
+                return Err(BundleError::Member(kind));
+            }
+        }
+        Ok(signed)
     }
 
     /// The three members as they go on a disk, decoded. They can only be read in their order, each to its end.
@@ -325,7 +374,8 @@ impl<R: Read> Stream<R> {
             let at = source.at;
             let mut zeros = [0; 2 * BLOCK as usize];
             source.read_exact(&mut zeros)?;
-            if zeros.iter().any(|byte| *byte != 0) {
+            // Nothing may follow: what is signed is the whole of it.
+            if zeros.iter().any(|byte| *byte != 0) || source.read(&mut zeros)? > 0 {
                 return Err(BundleError::Unexpected { wanted: "the end of the bundle", at });
             }
         }

@@ -1,7 +1,10 @@
 use super::*;
+use crate::Sha256;
 use crate::keys::{Epoch, Role, SecretKey};
+use crate::manifest::Member;
 use crate::manifest::tests::manifest;
 use crate::signature::SignatureFile;
+use crate::verity::{self, Salt};
 
 const POLICY: Policy = Policy { allow_development: false, min_epoch: Epoch(1) };
 
@@ -133,4 +136,41 @@ fn an_announced_giant_is_not_allocated() {
     assert_eq!(read(&bytes).unwrap_err(), "bundle-oversized");
     // A size that no octal field holds has one form too.
     assert_eq!(header("root", 9 << 30), header("root", 9 << 30));
+}
+
+/// A bundle whose manifest says what its members are.
+fn sound() -> Vec<u8> {
+    let (boot, root, mut tree) = (content(17 * 4096), content(75 * 4096), Vec::new());
+    let uuid = "11223344-5566-7788-99aa-bbccddeeff00".parse().unwrap();
+    let verity = verity::build(&root[..], root.len() as u64, Salt::from_bytes([1; 32]), uuid, &mut tree).unwrap();
+    let member = |bytes: &[u8]| Member { size: ByteSize::from_bytes(bytes.len() as u64), sha256: Sha256::of(bytes) };
+    let members = (member(&tree), member(&boot), member(&root));
+    let manifest = Manifest { verity, tree: members.0, boot: members.1, root: members.2, ..manifest() };
+    let bytes = manifest.to_bytes().unwrap();
+    let signatures = SignatureFile::new(vec![key().sign(&bytes)]).to_bytes();
+    let (boot, root) = (frame(&boot), frame(&root));
+    let mut out = Vec::new();
+    let bodies = Bodies {
+        tree: (tree.len() as u64, &mut &tree[..]),
+        boot: (boot.len() as u64, &mut &boot[..]),
+        root: (root.len() as u64, &mut &root[..]),
+    };
+    write(&mut out, &bytes, &signatures, bodies).unwrap();
+    out
+}
+
+#[test]
+fn a_bundle_is_proven_to_its_last_byte() {
+    let trusted = [key().public().clone()];
+    let prove = |bytes: &[u8]| Bundle::open(bytes, &trusted, POLICY).and_then(Bundle::prove).map_err(|e| e.code());
+    let whole = sound();
+    if let Err(code) = prove(&whole) {
+        panic!("{code}");
+    }
+    assert_eq!(prove(&[&whole[..], &[0]].concat()).unwrap_err(), "bundle-malformed");
+    assert_eq!(prove(&whole[..whole.len() - 1]).unwrap_err(), "bundle-truncated");
+    let mut changed = whole.clone();
+    let at = whole.len() - 1024 - 2000;
+    changed[at] ^= 1;
+    assert_eq!(prove(&changed).unwrap_err(), "member-digest");
 }

@@ -54,7 +54,7 @@ struct Refusal {
     todo: &'static str,
 }
 
-const TANK: &str = "[[pools]]\nname = \"tank\"\n";
+const TANK: &str = "[[pools]]\nname = \"tank\"\n[other-os]\ndefault = \"keep\"\n";
 const REFUSALS: &[Refusal] = &[
     Refusal {
         answers: "[target]\ndisk = \"serial:data0\"\n",

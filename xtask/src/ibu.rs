@@ -1,0 +1,113 @@
+//! `cargo xtask ibu`: makes bundles, and looks at them.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use siris_build::Progress;
+use siris_ibu::keys::{Epoch, PublicKey};
+use siris_ibu::signature::Policy;
+use siris_ibu::{Bundle, Manifest, MemberKind};
+
+use crate::BuildArgs;
+
+/// What to make or to look at.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, arg_required_else_help = true)]
+pub struct IbuArgs {
+    #[command(subcommand)]
+    look: Option<Look>,
+    #[command(flatten)]
+    what: Option<BuildArgs>,
+    /// Print what was built as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Look {
+    /// Show what bundles hold; only their manifests are read
+    Inspect {
+        /// The bundles
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Read bundles to the end, and compare every byte with what was signed
+    Verify {
+        /// A public key to trust instead of this machine's development key; may be given more than once
+        #[arg(long, value_name = "FILE")]
+        key: Vec<PathBuf>,
+        /// The bundles
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+}
+
+/// Runs it.
+///
+/// # Errors
+/// When a bundle cannot be made, or one is not sound.
+pub fn run(args: IbuArgs, progress: &Progress) -> Result<()> {
+    match (args.look, args.what) {
+        (Some(Look::Inspect { files }), _) => files.iter().try_for_each(|file| inspect(file)),
+        (Some(Look::Verify { key, files }), _) => verify(&key, &files),
+        (None, what) => {
+            crate::setup::ensure(false)?;
+            let request = what.context("name a profile")?.request()?;
+            let built = siris_build::ibu(&request, progress)?;
+            if args.json {
+                let (ibu, latest) = (built.ibu.display().to_string(), built.latest.display().to_string());
+                println!("{:#}", serde_json::json!({ "ibu": ibu, "latest": latest, "size": built.size.bytes() }));
+            } else {
+                println!("{} ({})", built.ibu.display(), built.size);
+            }
+            Ok(())
+        }
+    }
+}
+
+fn keys(files: &[PathBuf]) -> Result<Vec<PublicKey>> {
+    let own = || Ok(vec![siris_build::keys::development(&siris_build::keys::default_dir()?)?.secret.public().clone()]);
+    let read = |file: &PathBuf| {
+        let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        PublicKey::parse(&bytes).with_context(|| format!("{} is no public key", file.display()))
+    };
+    if files.is_empty() { own() } else { files.iter().map(read).collect() }
+}
+
+fn open(file: &Path) -> Result<BufReader<File>> {
+    let opened = File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
+    Ok(BufReader::with_capacity(1 << 20, opened))
+}
+
+fn show(file: &Path, manifest: &Manifest) {
+    println!("{}", file.display());
+    println!("  {} {}, built {}", manifest.product, manifest.version, manifest.built);
+    println!("  replaces {} and later", manifest.lowest_replaces);
+    println!("  kernel {}, ZFS {}", manifest.kernel, manifest.zfs.version);
+    for kind in MemberKind::ALL {
+        let member = manifest.member(kind);
+        println!("  {:4}  {:>12}  {}", kind.as_str(), member.size.to_string(), member.sha256);
+    }
+}
+
+fn inspect(file: &Path) -> Result<()> {
+    let manifest = siris_ibu::bundle::unverified(open(file)?).with_context(|| file.display().to_string())?;
+    show(file, &manifest);
+    println!("  its signature was not looked at");
+    Ok(())
+}
+
+fn verify(key: &[PathBuf], files: &[PathBuf]) -> Result<()> {
+    let trusted = keys(key)?;
+    let policy = Policy { allow_development: true, min_epoch: Epoch(0) };
+    for file in files {
+        let proven = Bundle::open(open(file)?, &trusted, policy).and_then(Bundle::prove);
+        let signed = proven.with_context(|| file.display().to_string())?;
+        show(file, signed.manifest());
+        println!("  signed by {}; every byte is as it was signed", signed.verified().key.name());
+    }
+    Ok(())
+}
