@@ -110,7 +110,7 @@ fn script() -> String {
         "old() {{ mkfs.ext4 -q $1; mkdir /run/$2; mount $1 /run/$2; mkdir /run/$2/etc; echo $2 > /run/$2/etc/hostname; \
          echo 'PRETTY_NAME=\"Old Linux 16.04\"' > /run/$2/etc/os-release; sync; echo more > /run/$2/etc/motd; \
          sync -d /run/$2/etc/motd; }}\n\
-         md() {{ /run/mdadm --create $1 --run --homehost=any --level=1 --raid-devices=2 --metadata=1.2 $2 $3; }}\n\
+         md() {{ /run/raid-tool --create $1 --run --homehost=any --level=1 --raid-devices=2 --metadata=1.2 $2 $3; }}\n\
          md /dev/md0 {one} {two}\nmd /dev/md1 {half} missing\nold {plain} plain\nold /dev/md0 mirror\nold /dev/md1 half\n"
     );
     script
@@ -127,7 +127,7 @@ fn every_layout(bench: &Bench<'_>) -> Result<()> {
     vm.wait_healthy()?;
     // The image has no such tool: nothing of it assembles a mirror.
     let mdadm = fs::read(bench.lab.tools_path().join("usr/sbin/mdadm"))?;
-    let put = vm.guest.run_for(Duration::from_secs(60), "cat > /run/mdadm && chmod 755 /run/mdadm", &mdadm)?;
+    let put = vm.guest.run_for(Duration::from_secs(60), "cat > /run/raid-tool && chmod 755 /run/raid-tool", &mdadm)?;
     ensure!(put.status == Some(0), "{put}");
     let made = vm.guest.run_for(Duration::from_secs(600), "bash -s", script().as_bytes())?;
     ensure!(made.status == Some(0), "the node's pools: {made}");
