@@ -19,6 +19,7 @@ pub mod slots;
 pub mod support;
 pub mod ticker;
 pub mod units;
+pub mod upgrade;
 
 /// An error with its sources, in one line.
 pub fn chain(error: &dyn std::error::Error) -> String {

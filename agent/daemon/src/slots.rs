@@ -72,10 +72,10 @@ pub fn boot_word(root: &Root, key: &str) -> Option<String> {
 }
 
 /// The disk that holds the booted root.
-struct OsDisk(Disk);
+pub(crate) struct OsDisk(Disk);
 
 impl OsDisk {
-    fn find(root: &Root) -> Result<Self, SlotsError> {
+    pub(crate) fn find(root: &Root) -> Result<Self, SlotsError> {
         let partuuid = boot_word(root, "siris.root").ok_or(SlotsError::NoSlot)?;
         Ok(OsDisk(Disk::of_partition(&root.path("/"), &partuuid)?))
     }
@@ -84,19 +84,37 @@ impl OsDisk {
         Ok(self.0.partition(Part::Esp.number())?)
     }
 
-    fn environment(&self) -> Result<BootEnv, SlotsError> {
+    pub(crate) fn environment(&self) -> Result<BootEnv, SlotsError> {
         let esp = self.esp()?;
         let mut device = File::open(&esp).map_err(|e| SlotsError::ReadDisk(esp, e))?;
         Ok(BootEnv::parse(&fat::read(&mut device, bootenv::PATH)?)?)
     }
 
+    /// Writes the boot environment over the old one, and waits until it is on the disk.
+    pub(crate) fn save(&self, env: &BootEnv) -> Result<(), SlotsError> {
+        let esp = self.esp()?;
+        let opened = OpenOptions::new().read(true).write(true).open(&esp);
+        let mut device = opened.map_err(|e| SlotsError::ReadDisk(esp, e))?;
+        fat::overwrite(&mut device, bootenv::PATH, &env.to_block()?)?;
+        device.sync_all().map_err(SlotsError::Sync)
+    }
+
     fn open(&self) -> Result<(File, Layout), SlotsError> {
+        self.open_as(OpenOptions::new().read(true))
+    }
+
+    /// The disk, to be read and written, and where everything is on it.
+    pub(crate) fn open_to_write(&self) -> Result<(File, Layout), SlotsError> {
+        self.open_as(OpenOptions::new().read(true).write(true))
+    }
+
+    fn open_as(&self, options: &OpenOptions) -> Result<(File, Layout), SlotsError> {
         let disk = self.0.dev();
         let unreadable = |e| SlotsError::ReadDisk(disk.to_owned(), e);
         let sectors = self.0.sector_bytes()?;
         let sector = SectorSize::from_bytes(sectors).ok_or_else(|| SlotsError::Sectors(disk.to_owned(), sectors))?;
-        let mut device = File::open(disk).map_err(unreadable)?;
-        // A slot is written through its partition, whose cache is another one than the disk's.
+        let mut device = options.open(disk).map_err(unreadable)?;
+        // What was written through a partition is in another cache than the disk's.
         device.forget().map_err(unreadable)?;
         let layout = gpt::read(&mut device, sector)?;
         Ok((device, layout))
@@ -118,11 +136,7 @@ pub fn bless(root: &Root, slot: Slot) -> Result<bool, SlotsError> {
     if !env.bless(slot)? {
         return Ok(false);
     }
-    let esp = disk.esp()?;
-    let opened = OpenOptions::new().read(true).write(true).open(&esp);
-    let mut device = opened.map_err(|e| SlotsError::ReadDisk(esp, e))?;
-    fat::overwrite(&mut device, bootenv::PATH, &env.to_block()?)?;
-    device.sync_all().map_err(SlotsError::Sync)?;
+    disk.save(&env)?;
     Ok(true)
 }
 

@@ -75,6 +75,12 @@ pub trait Zfs: Send + Sync + std::fmt::Debug {
     /// When ZFS cannot be asked, or says something unknown. An error never means "no pools".
     fn pools(&self) -> Result<Vec<Pool>, ZfsError>;
 
+    /// The active features of every imported pool, without their domains.
+    ///
+    /// # Errors
+    /// As [`Zfs::pools`].
+    fn active_features(&self) -> Result<Vec<(PoolName, Vec<String>)>, ZfsError>;
+
     /// Pools found on devices, not imported. Reads labels only.
     ///
     /// # Errors

@@ -15,6 +15,8 @@ pub struct ModelPool {
     pub imported: bool,
     /// Its devices cannot be seen: it cannot be imported, nor is it listed as importable.
     pub hidden: bool,
+    /// Its active features.
+    pub features: Vec<String>,
     /// Datasets below the root, with what they say.
     pub datasets: BTreeMap<DatasetName, UserProperties>,
 }
@@ -61,7 +63,10 @@ impl Model {
             errors: 0,
             members: vec![member("one"), member("two")],
         };
-        lock(&self.pools).insert(guid, ModelPool { pool, imported: true, hidden: false, datasets: BTreeMap::new() });
+        lock(&self.pools).insert(
+            guid,
+            ModelPool { pool, imported: true, hidden: false, features: Vec::new(), datasets: BTreeMap::new() },
+        );
         guid
     }
 
@@ -111,6 +116,12 @@ impl Zfs for Model {
         let mut pools: Vec<Pool> = lock(&self.pools).values().filter(|p| p.imported).map(|p| p.pool.clone()).collect();
         pools.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(pools)
+    }
+
+    fn active_features(&self) -> Result<Vec<(PoolName, Vec<String>)>, ZfsError> {
+        self.works()?;
+        let pools = lock(&self.pools);
+        Ok(pools.values().filter(|p| p.imported).map(|p| (p.pool.name.clone(), p.features.clone())).collect())
     }
 
     fn importable(&self) -> Result<Vec<ImportablePool>, ZfsError> {

@@ -43,6 +43,21 @@ impl Zfs for OpenZfs {
         Err(ZfsError::ChangedMeanwhile)
     }
 
+    fn active_features(&self) -> Result<Vec<(PoolName, Vec<String>)>, ZfsError> {
+        let mut all = Vec::new();
+        for pool in self.pools()? {
+            let text = zpool(&["get", "-H", "-o", "property,value", "all", pool.name.as_str()]).text()?;
+            let active = |line: &str| {
+                let (name, value) = line.split_once('\t')?;
+                // Active, though this ZFS does not know it: the pool is imported read-only, or it is read-compatible.
+                let name = name.strip_prefix("feature@").or_else(|| name.strip_prefix("unsupported@"))?;
+                (value != "enabled" && value != "disabled" && value != "inactive").then(|| name.to_owned())
+            };
+            all.push((pool.name, text.lines().filter_map(active).collect()));
+        }
+        Ok(all)
+    }
+
     fn importable(&self) -> Result<Vec<ImportablePool>, ZfsError> {
         match zpool(&["import", "-d", "/dev/disk/by-id", "-d", "/dev"]).text() {
             Ok(text) => Ok(import_text::parse(&text)?),

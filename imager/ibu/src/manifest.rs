@@ -149,6 +149,27 @@ pub struct Zfs {
     pub features_write: BTreeSet<String>,
 }
 
+impl Zfs {
+    /// Those of a pool's active features without which the image cannot read it. A feature is known by what follows
+    /// the colon: `zpool get` leaves the domain out, labels have it.
+    pub fn cannot_read<'a>(&self, features: impl IntoIterator<Item = &'a String>) -> BTreeSet<&'a str> {
+        unknown(&self.features_read, features)
+    }
+
+    /// Those of a pool's active features without which the image cannot write it.
+    pub fn cannot_write<'a>(&self, features: impl IntoIterator<Item = &'a String>) -> BTreeSet<&'a str> {
+        unknown(&self.features_write, features)
+    }
+}
+
+fn unknown<'a>(known: &BTreeSet<String>, features: impl IntoIterator<Item = &'a String>) -> BTreeSet<&'a str> {
+    fn short(feature: &str) -> &str {
+        feature.rsplit(':').next().unwrap_or_default()
+    }
+    let known: BTreeSet<&str> = known.iter().map(|feature| short(feature)).collect();
+    features.into_iter().map(String::as_str).filter(|feature| !known.contains(short(feature))).collect()
+}
+
 /// What a payload is. Field order is file order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

@@ -184,32 +184,15 @@ fn features(pool: &Pool, name: &str, image: &Image, refusals: &mut Refusals) {
             format!("{name} has version {}, which ZFS {} of this image does not know", pool.version, zfs.version);
         refusals.add("pool-features", what, "use an image with a newer ZFS");
     }
-    let needed: [(&str, Vec<&String>, &BTreeSet<String>); 2] = [
-        ("read", pool.features.iter().chain(read).collect(), &zfs.features_read),
-        ("write", write.iter().collect(), &zfs.features_write),
-    ];
-    for (verb, needed, supported) in needed {
-        // A feature's name is what follows the colon: the image's list may have it with or without its domain.
-        let known: BTreeSet<&str> = supported.iter().map(|feature| short(feature)).collect();
-        let unknown: BTreeSet<&str> =
-            needed.into_iter().map(String::as_str).filter(|feature| !known.contains(short(feature))).collect();
-        if !unknown.is_empty() {
-            let unknown: Vec<&str> = unknown.into_iter().collect();
-            refusals.add(
-                "pool-features",
-                format!(
-                    "{name} has features {}, which ZFS {} of this image cannot {verb}",
-                    unknown.join(", "),
-                    zfs.version
-                ),
-                "use an image with a newer ZFS",
-            );
-        }
+    let unknown = [("read", zfs.cannot_read(pool.features.iter().chain(read))), ("write", zfs.cannot_write(write))];
+    for (verb, unknown) in unknown.into_iter().filter(|(_, unknown)| !unknown.is_empty()) {
+        let unknown = unknown.into_iter().collect::<Vec<_>>().join(", ");
+        refusals.add(
+            "pool-features",
+            format!("{name} has features {unknown}, which ZFS {} of this image cannot {verb}", zfs.version),
+            "use an image with a newer ZFS",
+        );
     }
-}
-
-fn short(feature: &str) -> &str {
-    feature.rsplit(':').next().unwrap_or_default()
 }
 
 /// The host id that lets the new OS import the pools as their old host did.

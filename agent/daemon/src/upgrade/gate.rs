@@ -1,0 +1,131 @@
+//! Whether a bundle is for this box: everything that its manifest says, asked before the first write.
+
+use siris_ibu::manifest::TRAILER;
+use siris_ibu::{ByteSize, Manifest, Version};
+use siris_slots::{Layout, Part, Slot};
+
+use super::{Allowed, Running};
+
+/// Why it is not.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GateError {
+    /// For another product.
+    #[error("{product} {version} is for {compatible}, this box is a {running}")]
+    Product {
+        /// What it is.
+        product: String,
+        /// Its version.
+        version: Version,
+        /// What it may replace.
+        compatible: String,
+        /// What the box is.
+        running: String,
+    },
+    /// Not newer.
+    #[error("version {version} is not newer than the running {running}: allow a downgrade to install it all the same")]
+    Downgrade {
+        /// Its version.
+        version: Version,
+        /// The running one.
+        running: Version,
+    },
+    /// The running version is too old to be replaced by it.
+    #[error("version {version} replaces {lowest} and later, this box runs {running}: upgrade to one in between first")]
+    TooOld {
+        /// Its version.
+        version: Version,
+        /// The lowest version that it replaces.
+        lowest: Version,
+        /// The running one.
+        running: Version,
+    },
+    /// It could not read or write a pool.
+    #[error("pool {pool} has features {features}, which ZFS {zfs} of version {version} cannot {verb}")]
+    PoolFeatures {
+        /// The pool.
+        pool: String,
+        /// The features.
+        features: String,
+        /// Its ZFS.
+        zfs: String,
+        /// Its version.
+        version: Version,
+        /// `read` or `write`.
+        verb: &'static str,
+    },
+    /// It needs a larger slot than this disk has.
+    #[error("the {what} needs {needed}, the slot of this box has {room}: it has to be installed anew")]
+    SlotTooSmall {
+        /// What does not fit.
+        what: &'static str,
+        /// Its size.
+        needed: ByteSize,
+        /// The room for it.
+        room: ByteSize,
+    },
+}
+
+impl GateError {
+    /// The stable code of this error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            GateError::Product { .. } => "wrong-product",
+            GateError::Downgrade { .. } => "downgrade",
+            GateError::TooOld { .. } => "running-too-old",
+            GateError::PoolFeatures { .. } => "pool-features",
+            GateError::SlotTooSmall { .. } => "slot-too-small",
+        }
+    }
+}
+
+/// Whether `manifest` may replace what runs.
+///
+/// # Errors
+/// The first reason why not.
+pub fn check(manifest: &Manifest, running: &Running, allowed: Allowed) -> Result<(), GateError> {
+    let (version, now) = (manifest.version.clone(), &running.manifest);
+    if !manifest.compatible.contains(&now.product) {
+        let compatible = manifest.compatible.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let (product, running) = (manifest.product.to_string(), now.product.to_string());
+        return Err(GateError::Product { product, version, compatible, running });
+    }
+    if now.version < manifest.lowest_replaces {
+        let (lowest, running) = (manifest.lowest_replaces.clone(), now.version.clone());
+        return Err(GateError::TooOld { version, lowest, running });
+    }
+    if version <= now.version && !allowed.downgrade {
+        return Err(GateError::Downgrade { version, running: now.version.clone() });
+    }
+    for (pool, features) in &running.features {
+        for (verb, unknown) in
+            [("read", manifest.zfs.cannot_read(features)), ("write", manifest.zfs.cannot_write(features))]
+        {
+            if !unknown.is_empty() {
+                let features = unknown.into_iter().collect::<Vec<_>>().join(", ");
+                let (pool, zfs) = (pool.to_string(), manifest.zfs.version.clone());
+                return Err(GateError::PoolFeatures { pool, features, zfs, version, verb });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether both slots of the disk take it: the next upgrade goes into the other one.
+///
+/// # Errors
+/// [`GateError::SlotTooSmall`].
+pub fn fits(manifest: &Manifest, layout: &Layout) -> Result<(), GateError> {
+    let root = manifest.root.size.bytes() + manifest.tree.size.bytes() + TRAILER.bytes();
+    let root = ByteSize::from_bytes(root).max(manifest.slot_size_min);
+    for slot in Slot::ALL {
+        for (what, needed, part) in
+            [("root image", root, Part::Root(slot)), ("boot image", manifest.boot.size, Part::Boot(slot))]
+        {
+            let room = ByteSize::from_bytes(layout.len(part));
+            if needed > room {
+                return Err(GateError::SlotTooSmall { what, needed, room });
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,219 @@
+//! An Image Based Upgrade: a bundle, from its first byte to a slot that is armed.
+//!
+//! Owns: what is checked before the first write ([`gate`]), and the order: the other slot is taken out of the boot
+//! order, written and read back by the one slot writer, then armed. Whatever breaks off leaves the booted slot as it
+//! is, and the other one empty.
+//! Never: writes the booted slot; reads the bundle twice; holds more of it in memory than a decoder's window.
+
+pub mod gate;
+
+use std::fs;
+use std::io::{self, Read};
+
+use serde::{Deserialize, Serialize};
+use siris_ibu::bundle::{Bundle, BundleError, Members};
+use siris_ibu::keys::{Epoch, KeyFileError, PublicKey, Role};
+use siris_ibu::signature::{Policy, VerifyError};
+use siris_ibu::{Manifest, MemberKind, Version};
+use siris_slots::bootenv::BootEnvError;
+use siris_slots::device::{Device, Zeros};
+use siris_slots::trailer::{SlotInfo, read_slot};
+use siris_slots::writer::{Payload, WriteError, WriteOptions, write_slot};
+use siris_slots::{Slot, SlotState};
+use siris_zfs::{PoolName, Zfs, ZfsError};
+
+use crate::observe;
+use crate::root::Root;
+use crate::slots::{OsDisk, SlotsError};
+use gate::GateError;
+
+/// The public keys that bundles are verified with; part of the verified root.
+pub const KEYS: &str = "/usr/lib/siris/keys";
+
+/// Why there was no upgrade. Unless it says so, nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum UpgradeError {
+    /// The trusted keys cannot be read.
+    #[error("the trusted keys in {KEYS}")]
+    Keys(#[source] io::Error),
+    /// One of them is none.
+    #[error("the trusted key {0}")]
+    Key(String, #[source] Box<KeyFileError>),
+    /// The slots of the box.
+    #[error(transparent)]
+    Slots(#[from] SlotsError),
+    /// The booted slot does not say what it is.
+    #[error("the booted slot does not say what it holds")]
+    Running(#[source] Option<Box<VerifyError>>),
+    /// The booted slot is on trial itself.
+    #[error("the booted slot is on trial itself: it is kept when the box was healthy for a while, and then this works")]
+    OnTrial,
+    /// The bundle.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// It is not for this box.
+    #[error(transparent)]
+    Gate(#[from] GateError),
+    /// ZFS does not say what its pools need.
+    #[error("the pools' features are not known")]
+    Pools(#[source] ZfsError),
+    /// The slot was not written; it is empty now.
+    #[error("writing the other slot")]
+    Write(#[source] WriteError),
+    /// The boot environment does not take the change.
+    #[error("the boot environment cannot be used")]
+    Arm(#[from] BootEnvError),
+}
+
+impl UpgradeError {
+    /// The stable code of this error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            UpgradeError::Keys(_) | UpgradeError::Key(..) => "keys-unreadable",
+            UpgradeError::Slots(error) => error.code(),
+            UpgradeError::Running(_) => "running-unknown",
+            UpgradeError::OnTrial => "running-on-trial",
+            UpgradeError::Bundle(error) => error.code(),
+            UpgradeError::Gate(error) => error.code(),
+            UpgradeError::Pools(error) => error.code(),
+            UpgradeError::Write(error) => match bundle_fault(error) {
+                Some(fault) => fault.code(),
+                None => error.code(),
+            },
+            UpgradeError::Arm(error) => error.code(),
+        }
+    }
+}
+
+/// What is wrong with the bundle, where that is why a member could not be read.
+fn bundle_fault(error: &WriteError) -> Option<&BundleError> {
+    match error {
+        WriteError::ReadMember(_, source) => source.get_ref()?.downcast_ref(),
+        _ => None,
+    }
+}
+
+/// What the caller allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Allowed {
+    /// A version that is not newer than the running one.
+    pub downgrade: bool,
+}
+
+/// The box as it runs.
+#[derive(Debug)]
+pub struct Running {
+    /// The booted slot.
+    pub slot: Slot,
+    /// What it holds.
+    pub manifest: Manifest,
+    /// The keys that bundles are verified with.
+    pub trusted: Vec<PublicKey>,
+    /// Active features of the imported pools.
+    pub features: Vec<(PoolName, Vec<String>)>,
+}
+
+impl Running {
+    /// Looks at the box.
+    ///
+    /// # Errors
+    /// When it was not booted from a slot, or cannot say what it runs.
+    pub fn look(root: &Root, zfs: &dyn Zfs) -> Result<Self, UpgradeError> {
+        let slot = observe::booted_slot(root).slot.ok_or(SlotsError::NoSlot)?;
+        let trusted = trusted(root)?;
+        let (mut device, layout) = OsDisk::find(root)?.open_to_write()?;
+        let unreadable = |e| SlotsError::ReadDisk("the OS disk".into(), e);
+        let SlotInfo::Written(trailer) = read_slot(&mut device, &layout, slot).map_err(unreadable)? else {
+            return Err(UpgradeError::Running(None));
+        };
+        // It runs: whether its key is still trusted is asked of what comes, not of what is there.
+        let any = Policy { allow_development: true, min_epoch: Epoch(0) };
+        let signed = trailer.verify(&trusted, any).map_err(|error| UpgradeError::Running(Some(Box::new(error))))?;
+        let features = zfs.active_features().map_err(UpgradeError::Pools)?;
+        Ok(Running { slot, manifest: signed.manifest().clone(), trusted, features })
+    }
+
+    /// What signatures will do: a box that trusts a release key takes nothing that a development key signed, and the
+    /// epoch of keys only grows.
+    pub fn policy(&self) -> Policy {
+        let is_release = self.trusted.iter().any(|key| key.role() == Role::Release);
+        Policy { allow_development: !is_release, min_epoch: self.manifest.key_epoch }
+    }
+}
+
+fn trusted(root: &Root) -> Result<Vec<PublicKey>, UpgradeError> {
+    let mut keys = Vec::new();
+    for entry in fs::read_dir(root.path(KEYS)).map_err(UpgradeError::Keys)? {
+        let path = entry.map_err(UpgradeError::Keys)?.path();
+        let bytes = fs::read(&path).map_err(UpgradeError::Keys)?;
+        let key = PublicKey::parse(&bytes);
+        keys.push(key.map_err(|error| UpgradeError::Key(path.display().to_string(), Box::new(error)))?);
+    }
+    Ok(keys)
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// Bytes of the payload that are on the disk.
+    pub done: u64,
+    /// All of them.
+    pub total: u64,
+}
+
+/// An armed slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Armed {
+    /// The slot.
+    pub slot: Slot,
+    /// What it holds.
+    pub version: Version,
+}
+
+/// Writes the bundle in `source` into the slot that is not booted, and arms it: the next boot tries it.
+///
+/// # Errors
+/// [`UpgradeError`]. The booted slot is untouched, and is what boots next.
+pub fn install(
+    root: &Root,
+    zfs: &dyn Zfs,
+    source: impl Read,
+    allowed: Allowed,
+    told: &mut dyn FnMut(Told),
+) -> Result<Armed, UpgradeError> {
+    let running = Running::look(root, zfs)?;
+    let bundle = Bundle::open(source, &running.trusted, running.policy())?;
+    let signed = bundle.signed().clone();
+    let manifest = signed.manifest();
+    gate::check(manifest, &running, allowed)?;
+    let disk = OsDisk::find(root)?;
+    let mut env = disk.environment()?;
+    if env.record(running.slot).state != SlotState::Good {
+        return Err(UpgradeError::OnTrial);
+    }
+    let (mut device, layout) = disk.open_to_write()?;
+    gate::fits(manifest, &layout)?;
+
+    let slot = running.slot.other();
+    env.clear(slot);
+    disk.save(&env)?;
+    let size = |kind| manifest.member(kind).size.bytes();
+    let total = MemberKind::ALL.into_iter().map(size).sum();
+    let mut progress = |at: siris_slots::writer::Progress| {
+        let before = MemberKind::ALL.into_iter().take_while(|kind| *kind != at.kind).map(size).sum::<u64>();
+        told(Told { done: before + at.done, total });
+    };
+    let Members { mut tree, mut boot, mut root } = bundle.members();
+    let payload = Payload { tree: &mut tree, boot: &mut boot, root: &mut root };
+    let options = WriteOptions { zeros: Zeros::Write, read_back: true };
+    write_slot(&mut device, &layout, slot, &signed, payload, options, &mut progress).map_err(UpgradeError::Write)?;
+    // What the next look at the slot reads is what is on the disk.
+    device.forget().map_err(|e| SlotsError::ReadDisk("the OS disk".into(), e))?;
+    env.arm(slot)?;
+    disk.save(&env)?;
+    Ok(Armed { slot, version: manifest.version.clone() })
+}
+
+#[cfg(test)]
+mod tests;
