@@ -12,7 +12,7 @@ mod wire;
 pub use error::{Class, ErrorCode, code_of, message_of};
 pub use names::{
     BUS_NAME, CONFIGURE_ACTION, MANAGER_INTERFACE, POOL_INTERFACE, POOLS_PATH, REFRESH_ACTION, ROOT_PATH,
-    SUPPORT_ACTION, UPGRADE_INTERFACE, UPGRADE_PATH, pool_path,
+    SUPPORT_ACTION, UPGRADE_ACTION, UPGRADE_INTERFACE, UPGRADE_PATH, pool_path,
 };
 pub use proxy::{ManagerProxy, PoolProxy, UpgradeProxy};
 pub use wire::{ConfigMap, ExpectedPool, Health, HealthReason, Options, PoolMember, SlotStatus, UnknownHealth};

@@ -23,6 +23,9 @@ pub const REFRESH_ACTION: &str = "org.siris.agent1.refresh";
 /// polkit action: collect a support bundle.
 pub const SUPPORT_ACTION: &str = "org.siris.agent1.support";
 
+/// polkit action: install an upgrade, and say which slot boots.
+pub const UPGRADE_ACTION: &str = "org.siris.agent1.upgrade";
+
 /// The object of the pool with this guid, the same for as long as the pool exists.
 pub fn pool_path(guid: u64) -> String {
     format!("{POOLS_PATH}/{guid}")

@@ -87,7 +87,7 @@ pub trait Pool {
     fn members(&self) -> zbus::Result<Vec<PoolMember>>;
 }
 
-/// `org.siris.Agent1.Upgrade`; read-only in this release.
+/// `org.siris.Agent1.Upgrade`.
 #[zbus::proxy(
     interface = "org.siris.Agent1.Upgrade",
     default_service = "org.siris.Agent1",
@@ -97,6 +97,27 @@ pub trait Upgrade {
     /// `a`, `b`, or empty when the box was not booted from a slot.
     #[zbus(property(emits_changed_signal = "const"))]
     fn boot_slot(&self) -> zbus::Result<String>;
+    /// `idle` or `installing`.
+    #[zbus(property)]
+    fn operation(&self) -> zbus::Result<String>;
+    /// Percent, what is done, and how deep in other steps that is (always 1).
+    #[zbus(property)]
+    fn progress(&self) -> zbus::Result<(i32, String, i32)>;
+    /// Why the last install failed: its code, a colon, a text. Empty when it did not.
+    #[zbus(property)]
+    fn last_error(&self) -> zbus::Result<String>;
+    /// The install is over: 0 when the other slot is armed, 1 when it is not.
+    #[zbus(signal)]
+    fn completed(&self, result: i32) -> zbus::Result<()>;
+
+    /// What a bundle is, and whether it is for this box. Reads its manifest and no more.
+    fn inspect_fd(&self, bundle: zbus::Fd<'_>, options: Options<'_>) -> zbus::Result<ConfigMap>;
+    /// Writes a bundle into the slot that is not booted, and arms it; returns when that has begun.
+    #[zbus(allow_interactive_auth)]
+    fn install_fd(&self, bundle: zbus::Fd<'_>, options: Options<'_>) -> zbus::Result<()>;
+    /// Marks a slot (`a`, `b`, `booted`, `other`) as `good`, `bad` or `active`; returns its name and what was done.
+    #[zbus(allow_interactive_auth)]
+    fn mark(&self, state: &str, slot: &str) -> zbus::Result<(String, String)>;
     /// Both slots.
     fn get_slot_status(&self) -> zbus::Result<Vec<SlotStatus>>;
     /// The slot the next boot tries first.

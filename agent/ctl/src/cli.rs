@@ -75,6 +75,12 @@ pub enum Command {
     },
     /// Prints the signed receipt of the install that made the box; `siris-installer verify-receipt` checks it.
     Receipt,
+    /// Brings the box to another version: an Image Based Upgrade.
+    Upgrade {
+        /// What to do.
+        #[command(subcommand)]
+        command: UpgradeCommand,
+    },
     /// Waits until the box is in a state.
     Wait {
         /// Seconds to wait at most.
@@ -140,6 +146,51 @@ pub enum ConfigCommand {
         force: bool,
         /// The key.
         key: String,
+    },
+}
+
+/// Commands on upgrades.
+#[derive(Debug, Subcommand)]
+pub enum UpgradeCommand {
+    /// Shows what a bundle is, and whether it is for this box. Nothing is written.
+    Inspect {
+        /// The bundle; `-` is standard input.
+        bundle: PathBuf,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Writes a bundle into the slot that is not booted; the next boot tries it, and keeps it if the box is healthy.
+    Install {
+        /// The bundle; `-` is standard input. With -H it is streamed to the box.
+        bundle: PathBuf,
+        /// Also a version that is not newer than the running one.
+        #[arg(long)]
+        allow_downgrade: bool,
+        /// Reboot when it is done.
+        #[arg(long)]
+        reboot: bool,
+    },
+    /// Shows the slots, and how far an install is.
+    Status,
+    /// Has the next boot try this slot first; it has to be good, or armed.
+    Activate {
+        /// `a`, `b`, `booted` or `other`.
+        slot: String,
+    },
+    /// Has the next boot try the slot that is not booted, which has to be good.
+    Rollback {
+        /// Reboot at once.
+        #[arg(long)]
+        reboot: bool,
+    },
+    /// Marks a slot.
+    Mark {
+        /// `good` (the booted slot, as if it was found healthy), `bad` (not to be booted again), or `active`.
+        state: String,
+        /// `a`, `b`, `booted` or `other`.
+        #[arg(default_value = "booted")]
+        slot: String,
     },
 }
 

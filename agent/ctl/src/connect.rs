@@ -61,6 +61,17 @@ fn split_host(text: &str) -> Result<Host<'_>, Failure> {
 /// The transport that runs `ssh -T HOST systemd-stdio-bridge`. Made of its parts, not parsed: an address as text would
 /// have to escape them, and the library leaves such escapes in.
 fn ssh_transport(ssh: &str, options: &[String], host: &str) -> Result<Unixexec, Failure> {
+    let (program, arguments) = ssh_command(ssh, options, host, &["systemd-stdio-bridge"])?;
+    Ok(Unixexec::new(program, None, arguments))
+}
+
+/// The program and its arguments that run `command` on the host.
+pub fn ssh_command(
+    ssh: &str,
+    options: &[String],
+    host: &str,
+    command: &[&str],
+) -> Result<(PathBuf, Vec<OsString>), Failure> {
     let Host { destination, port } = split_host(host)?;
     let mut words = ssh.split_ascii_whitespace();
     let program = words.next().ok_or_else(|| Failure::input("the ssh command is empty: unset SIRIS_SSH"))?;
@@ -74,9 +85,9 @@ fn ssh_transport(ssh: &str, options: &[String], host: &str) -> Result<Unixexec, 
     }
     // ssh takes the address of a destination without the brackets.
     let destination = destination.replace(['[', ']'], "");
-    arguments.extend(["--", &destination, "systemd-stdio-bridge"]);
-    let arguments = arguments.into_iter().map(OsString::from).collect();
-    Ok(Unixexec::new(PathBuf::from(program), None, arguments))
+    arguments.extend(["--", &destination]);
+    arguments.extend(command);
+    Ok((PathBuf::from(program), arguments.into_iter().map(OsString::from).collect()))
 }
 
 #[cfg(test)]

@@ -34,6 +34,17 @@ impl Failure {
         Failure { status: 5, code: "not-reached".into(), text: text.into() }
     }
 
+    /// Something that the agent ran failed, with this code.
+    pub fn of_agent(code: &str, text: &str) -> Self {
+        Failure { status: 1, code: code.to_owned(), text: text.to_owned() }
+    }
+
+    /// Another sirisctl, on another box, has failed and said why.
+    pub fn passed_on(status: i32) -> Self {
+        let text = "the box's sirisctl failed: see above".to_owned();
+        Failure { status: u8::try_from(status).unwrap_or(1), code: "remote".into(), text }
+    }
+
     /// Exit status, see [`crate::cli::Cli`].
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.status)

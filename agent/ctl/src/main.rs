@@ -12,6 +12,7 @@ mod pools;
 mod status;
 mod support;
 mod text;
+mod upgrade;
 mod wait;
 
 use std::process::ExitCode;
@@ -41,6 +42,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Completions { shell } => return docs::completions(shell),
         Command::Man { dir } => return docs::man(&dir),
+        Command::Upgrade { command } => return upgrade::run(&cli.remote, command).await,
         _ => {}
     }
     let connection = connect::connect(&cli.remote).await?;
@@ -51,6 +53,6 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::SupportBundle { output } => support::bundle(&connection, output).await,
         Command::Receipt => support::receipt(&connection).await,
         Command::Wait { timeout, health } => wait::wait(&connection, health, timeout).await,
-        Command::Completions { .. } | Command::Man { .. } => Ok(()),
+        Command::Completions { .. } | Command::Man { .. } | Command::Upgrade { .. } => Ok(()),
     }
 }

@@ -99,7 +99,8 @@ async fn ask_slots(connection: &Connection) -> Result<Slots, Failure> {
     Ok(slots)
 }
 
-fn plain(value: &OwnedVariant) -> serde_json::Value {
+/// A value of the bus as JSON has it.
+pub fn plain(value: &OwnedVariant) -> serde_json::Value {
     match &**value {
         Variant::Str(text) => text.as_str().into(),
         Variant::U32(number) => (*number).into(),

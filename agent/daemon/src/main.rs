@@ -14,6 +14,7 @@ use siris_agent::pools::import::{Outcome, import_pools};
 use siris_agent::pools::memory;
 use siris_agent::provision::{self, Credentials};
 use siris_agent::root::{ESCROW_FAULT, Root};
+use siris_agent::upgrade::{Allowed, worker};
 use siris_agent::{observe, run, slots};
 use siris_host::cmd::{Cmd, Tool};
 use siris_zfs::OpenZfs;
@@ -52,6 +53,13 @@ enum Command {
     /// Keeps a copy of what makes the box itself on each of its pools; a box that was installed anew beside its pools
     /// first takes on what they know of it.
     Escrow,
+    /// Writes the bundle on standard input into the slot that is not booted, and arms it; the agent starts it.
+    #[command(hide = true)]
+    UpgradeWorker {
+        /// Also a version that is not newer than the running one.
+        #[arg(long)]
+        allow_downgrade: bool,
+    },
     /// Imports the pools the box is to have; once per boot.
     ImportPools {
         /// Seconds to wait for late devices.
@@ -100,6 +108,11 @@ fn main() -> anyhow::Result<()> {
                 kept.as_ref().err().map(|error| format!("cannot keep the box's identity on its pools: {error:#}\n"));
             root.ensure(ESCROW_FAULT, fault.unwrap_or_default().as_bytes(), 0o644)?;
             kept
+        }
+        Some(Command::UpgradeWorker { allow_downgrade }) => {
+            let allowed = Allowed { downgrade: allow_downgrade };
+            let went_well = worker::run(&root, &OpenZfs, std::io::stdin().lock(), allowed, &mut std::io::stdout());
+            if went_well { Ok(()) } else { std::process::exit(1) }
         }
         Some(Command::ImportPools { wait }) => {
             // Disks that are known by now are looked at by udev first; later ones are waited for below.

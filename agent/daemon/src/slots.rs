@@ -45,6 +45,9 @@ pub enum SlotsError {
     /// GRUB's environment makes no sense, or the change to it.
     #[error("the boot environment cannot be used")]
     UseEnvironment(#[from] BootEnvError),
+    /// There is no such slot or mark.
+    #[error("{0}")]
+    NoSuchMark(String),
     /// The change did not reach the disk.
     #[error("cannot write the boot environment to the disk")]
     Sync(#[source] io::Error),
@@ -60,6 +63,7 @@ impl SlotsError {
             SlotsError::ReadLayout(error) => error.code(),
             SlotsError::ReachEnvironment(error) => error.code(),
             SlotsError::UseEnvironment(error) => error.code(),
+            SlotsError::NoSuchMark(_) => "no-such-mark",
             SlotsError::Sync(_) => "os-disk-unwritable",
         }
     }
@@ -138,6 +142,60 @@ pub fn bless(root: &Root, slot: Slot) -> Result<bool, SlotsError> {
     }
     disk.save(&env)?;
     Ok(true)
+}
+
+/// A slot, and what was done to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marked {
+    /// The slot.
+    pub slot: Slot,
+    /// What was done, in words.
+    pub done: &'static str,
+}
+
+/// Marks a slot (`a`, `b`, `booted`, `other`): `good`, `bad`, or `active`, which is tried first at the next boot.
+///
+/// # Errors
+/// When there is no such slot or mark, the slot is not in a state for it, or the boot environment cannot be written.
+pub fn mark(root: &Root, booted: Option<Slot>, state: &str, slot: &str) -> Result<Marked, SlotsError> {
+    let slot = match slot {
+        "booted" => booted.ok_or(SlotsError::NoSlot)?,
+        "other" => booted.ok_or(SlotsError::NoSlot)?.other(),
+        name => name.parse().map_err(|_| {
+            SlotsError::NoSuchMark(format!("no slot is called \"{name}\": it is a, b, booted or other"))
+        })?,
+    };
+    let disk = OsDisk::find(root)?;
+    let before = disk.environment()?;
+    let mut env = before.clone();
+    let done = match state {
+        "good" if booted == Some(slot) => {
+            env.bless(slot)?;
+            "is good, and has all its tries"
+        }
+        "good" => return Err(SlotsError::NoSuchMark("only the booted slot can be found good".to_owned())),
+        "bad" => {
+            env.mark_bad(slot)?;
+            "is never booted again, until it is written anew"
+        }
+        "active" => {
+            // An armed slot is first already; one that is not armed has to be good.
+            if env.record(slot).state == SlotState::Trial {
+                env.arm(slot)?;
+            } else {
+                env.prefer(slot)?;
+            }
+            "is tried first at the next boot"
+        }
+        other => {
+            let text = format!("no mark is called \"{other}\": it is good, bad or active");
+            return Err(SlotsError::NoSuchMark(text));
+        }
+    };
+    if env != before {
+        disk.save(&env)?;
+    }
+    Ok(Marked { slot, done })
 }
 
 /// The slot the next boot tries first.

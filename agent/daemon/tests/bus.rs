@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use private_bus::Machine;
+use private_bus::slots_box;
 use siris_agent::bus::Authority;
 use siris_agent::gate::{GateError, Patience, gate};
 use siris_agent::pools::import::import_pools;
@@ -273,4 +274,42 @@ async fn a_support_bundle_has_states_and_no_secrets() {
     for secret in ["AAAAC3", "$6$"] {
         assert!(!all.contains(secret), "{secret} in {all}");
     }
+}
+
+#[tokio::test]
+async fn a_bundle_is_installed_from_a_descriptor_and_what_became_of_it_is_said() {
+    let Some(builder) = Machine::prepare() else { return };
+    slots_box::lay(&builder.root.path("/"));
+    let agent = builder.boot(Authority::Fixed(true)).await;
+    let upgrade = UpgradeProxy::builder(&agent.client).cache_properties(CacheProperties::No).build().await.unwrap();
+    assert_eq!((upgrade.boot_slot().await.unwrap(), upgrade.operation().await.unwrap()), ("a".into(), "idle".into()));
+    let bundle = agent.root.path("/bundle.ibu");
+    let whole = slots_box::sample(2).bundle();
+    let mut completed = upgrade.receive_completed().await.unwrap();
+    let cases = [(&whole[..whole.len() / 2], 1, "bundle-truncated: "), (&whole[..], 0, "")];
+    for (bytes, result, error) in cases {
+        std::fs::write(&bundle, bytes).unwrap();
+        let file = std::fs::File::open(&bundle).unwrap();
+        upgrade.install_fd(zbus::Fd::from(&file), NO_OPTIONS()).await.unwrap();
+        assert_eq!(completed.next().await.unwrap().args().unwrap().result, result);
+        assert!(upgrade.last_error().await.unwrap().starts_with(error), "{}", upgrade.last_error().await.unwrap());
+        assert_eq!(upgrade.operation().await.unwrap(), "idle");
+    }
+    assert_eq!(upgrade.progress().await.unwrap().0, 100);
+    assert_eq!(upgrade.get_primary().await.unwrap(), "b");
+    let slots = upgrade.get_slot_status().await.unwrap();
+    assert_eq!(String::try_from(slots[1].details["version"].clone()).unwrap(), "1.2.0");
+
+    let about = upgrade.inspect_fd(zbus::Fd::from(&std::fs::File::open(&bundle).unwrap()), NO_OPTIONS()).await.unwrap();
+    assert_eq!(String::try_from(about["version"].clone()).unwrap(), "1.2.0");
+    assert!(!about.contains_key("refused"));
+    assert_eq!(upgrade.mark("active", "booted").await.unwrap().0, "a");
+    assert_eq!(upgrade.get_primary().await.unwrap(), "a");
+    assert_eq!(code(upgrade.mark("good", "other").await), Some(ErrorCode::SlotRefused));
+    assert_eq!(code(upgrade.mark("bad", "booted").await), Some(ErrorCode::SlotRefused));
+    assert_eq!(upgrade.mark("active", "other").await.unwrap().0, "b");
+    assert_eq!(upgrade.mark("bad", "other").await.unwrap().0, "b");
+    let options = HashMap::from([("now", Variant::from(true))]);
+    let file = std::fs::File::open(&bundle).unwrap();
+    assert_eq!(code(upgrade.install_fd(zbus::Fd::from(&file), options).await), Some(ErrorCode::OptionUnknown));
 }

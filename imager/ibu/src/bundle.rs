@@ -261,11 +261,9 @@ impl<R: Read> Bundle<R> {
             let mut buffer = vec![0; 1 << 20];
             let mut done = 0;
             loop {
-                // A decoder that was given nonsense says so in words of its own.
                 let read = member.read(&mut buffer).map_err(|error| match error.downcast::<BundleError>() {
                     Ok(error) => error,
-                    Err(error) if error.raw_os_error().is_some() => BundleError::Read(error),
-                    Err(_) => BundleError::Member(kind),
+                    Err(error) => BundleError::Read(error),
                 })?;
                 done += read as u64;
                 if done > wanted.size.bytes() {
@@ -411,7 +409,14 @@ impl<R: Read> Read for MemberReader<R> {
             Ok(read) => Ok(read),
             Err(error) => {
                 stream.state = State::Lost;
-                Err(error)
+                // The kernel's errors are the source's; those without a number are the decoder's, which was given
+                // nonsense, or too little.
+                Err(match error.kind() {
+                    io::ErrorKind::UnexpectedEof => io::Error::other(BundleError::Truncated),
+                    _ if error.raw_os_error().is_some() || error.get_ref().is_some_and(|e| e.is::<BundleError>()) => error,
+                    _ if matches!(self.kind, MemberKind::Tree) => error,
+                    _ => io::Error::other(BundleError::Member(self.kind)),
+                })
             }
         }
     }

@@ -1,6 +1,5 @@
 //! `org.siris.Agent1.Manager`.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use siris_api::{
@@ -11,6 +10,7 @@ use zbus::message::Header;
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant};
 
 use crate::agent::Agent;
+use crate::bus::options::{Options, flag, only};
 use crate::bus::publish::{expected, reasons};
 use crate::bus::{Authority, Failure, Publisher};
 use crate::config::{BoxConfig, ConfigValue, Key};
@@ -28,8 +28,6 @@ pub struct ManagerObject {
     /// Changes of the configuration, one at a time.
     changing: tokio::sync::Mutex<()>,
 }
-
-type Options = HashMap<String, OwnedVariant>;
 
 impl ManagerObject {
     /// The object over this agent.
@@ -85,19 +83,6 @@ fn find_key(name: &str) -> Result<Key, Failure> {
         let keys: Vec<&str> = Key::ALL.into_iter().map(Key::as_str).collect();
         Failure::new(ErrorCode::ConfigKeyUnknown, format!("no key \"{name}\"; the keys are {}", keys.join(", ")))
     })
-}
-
-fn only(options: &Options, known: &[&str]) -> Result<(), Failure> {
-    match options.keys().find(|k| !known.contains(&k.as_str())) {
-        None => Ok(()),
-        Some(unknown) => Err(Failure::new(ErrorCode::OptionUnknown, format!("no option \"{unknown}\" here"))),
-    }
-}
-
-fn flag(options: &Options, name: &str) -> Result<bool, Failure> {
-    let Some(value) = options.get(name) else { return Ok(false) };
-    bool::try_from(value.clone())
-        .map_err(|_| Failure::new(ErrorCode::OptionUnknown, format!("option \"{name}\" is a boolean")))
 }
 
 fn from_wire(key: &str, value: OwnedVariant) -> Result<ConfigValue, Failure> {

@@ -5,7 +5,9 @@
 
 mod authority;
 mod failure;
+mod launch;
 mod manager;
+mod options;
 mod pool;
 mod publish;
 mod upgrade;
@@ -34,7 +36,7 @@ pub async fn serve(
 ) -> zbus::Result<()> {
     publisher.refresh_pools().await?;
     let server = connection.object_server();
-    server.at(UPGRADE_PATH, upgrade::UpgradeObject::new(agent.clone())).await?;
+    server.at(UPGRADE_PATH, upgrade::UpgradeObject::new(agent.clone(), authority)).await?;
     server.at(ROOT_PATH, manager::ManagerObject::new(agent, publisher, authority)).await?;
     server.at(ROOT_PATH, zbus::fdo::ObjectManager).await?;
     connection.request_name(BUS_NAME).await

@@ -1,32 +1,149 @@
-//! `org.siris.Agent1.Upgrade`, read-only in this release.
+//! `org.siris.Agent1.Upgrade`.
 
-use std::sync::Arc;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use siris_api::{ErrorCode, SlotStatus};
+use siris_api::{ConfigMap, ErrorCode, SlotStatus, UPGRADE_ACTION};
+use siris_ibu::bundle::Bundle;
+use siris_ibu::{ByteSize, MemberKind};
+use tokio::sync::mpsc;
+use zbus::message::Header;
+use zbus::object_server::SignalEmitter;
+use zbus::{Connection, OwnedVariant, Variant};
 
 use crate::agent::Agent;
-use crate::bus::Failure;
-use crate::slots::{self, SlotsError};
+use crate::bus::options::{Options, flag, only};
+use crate::bus::{Authority, Failure, launch};
+use crate::slots::{self, Marked, SlotsError};
+use crate::upgrade::worker::Said;
+use crate::upgrade::{Allowed, Running, UpgradeError, gate};
 
 /// The upgrade object.
 pub struct UpgradeObject {
     agent: Arc<Agent>,
+    authority: Authority,
+    shown: Arc<Mutex<Shown>>,
+}
+
+/// What the properties say.
+#[derive(Debug, Clone, Default)]
+struct Shown {
+    installing: bool,
+    progress: (i32, String, i32),
+    last_error: String,
 }
 
 impl UpgradeObject {
     /// The object over this agent.
-    pub fn new(agent: Arc<Agent>) -> Self {
-        UpgradeObject { agent }
+    pub fn new(agent: Arc<Agent>, authority: Authority) -> Self {
+        UpgradeObject { agent, authority, shown: Arc::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shown> {
+        lock(&self.shown)
     }
 }
 
-/// Reads the disk on a thread of its own: it may be slow, or dead.
-async fn blocking<T: Send + 'static>(
-    read: impl FnOnce() -> Result<T, SlotsError> + Send + 'static,
-) -> Result<T, Failure> {
-    let read = tokio::task::spawn_blocking(read).await;
-    let read = read.map_err(|e| Failure::new(ErrorCode::Internal, e.to_string()))?;
-    read.map_err(|e| Failure::new(ErrorCode::SlotsUnreadable, crate::chain(&e)))
+fn lock(shown: &Mutex<Shown>) -> MutexGuard<'_, Shown> {
+    shown.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Works on the disk on a thread of its own: it may be slow, or dead.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|e| Failure::new(ErrorCode::Internal, e.to_string()))?
+}
+
+fn unreadable(error: SlotsError) -> Failure {
+    let code = match error {
+        SlotsError::UseEnvironment(siris_slots::bootenv::BootEnvError::Transition { .. })
+        | SlotsError::NoSuchMark(_) => ErrorCode::SlotRefused,
+        _ => ErrorCode::SlotsUnreadable,
+    };
+    Failure::new(code, crate::chain(&error))
+}
+
+/// What the bundle is, and what stands against it.
+fn inspect(agent: &Agent, bundle: OwnedFd) -> Result<ConfigMap, Failure> {
+    let refused = |error: UpgradeError| Failure::new(ErrorCode::BundleRefused, said(&error));
+    let running = Running::look(&agent.root, agent.zfs.as_ref()).map_err(refused)?;
+    let opened = Bundle::open(File::from(bundle), &running.trusted, running.policy());
+    let bundle = opened.map_err(|error| refused(error.into()))?;
+    let (signed, manifest) = (bundle.signed(), bundle.signed().manifest());
+    let size: u64 = MemberKind::ALL.into_iter().map(|kind| manifest.member(kind).size.bytes()).sum();
+    let mut about: Vec<(&str, Variant<'_>)> = vec![
+        ("product", manifest.product.to_string().into()),
+        ("version", manifest.version.to_string().into()),
+        ("kernel", manifest.kernel.clone().into()),
+        ("zfs", manifest.zfs.version.clone().into()),
+        ("size", size.into()),
+        ("key", signed.verified().key.name().to_owned().into()),
+    ];
+    if let Err(error) = gate::check(manifest, &running, Allowed::default()) {
+        about.push(("refused", said(&error.into()).into()));
+    }
+    let owned = |(key, value): (&str, Variant<'_>)| Some((key.to_owned(), OwnedVariant::try_from(value).ok()?));
+    Ok(about.into_iter().filter_map(owned).collect())
+}
+
+fn said(error: &UpgradeError) -> String {
+    format!("{}: {}", error.code(), crate::chain(error))
+}
+
+/// Shows what the worker says until it ends.
+async fn follow(shown: Arc<Mutex<Shown>>, mut worker: mpsc::Receiver<Said>, emitter: SignalEmitter<'static>) {
+    let mut result =
+        Err("worker-ended: the process that writes the slot ended without a word; see the journal".to_owned());
+    while let Some(said) = worker.recv().await {
+        match said {
+            Said::Progress { done, total } => {
+                let percent = (done * 100 / total.max(1)) as i32;
+                let (done, total) = (ByteSize::from_bytes(done).rounded(), ByteSize::from_bytes(total).rounded());
+                lock(&shown).progress = (percent, format!("writing: {done} of {total}"), 1);
+                changed(&shown, &emitter, &["Progress"]).await;
+            }
+            Said::Armed { slot, version } => {
+                result = Ok(format!("slot {slot} holds {version}, and is tried at the next boot"))
+            }
+            Said::Failed { code, text } => result = Err(format!("{code}: {text}")),
+        }
+    }
+    {
+        let mut shown = lock(&shown);
+        shown.installing = false;
+        match &result {
+            Ok(text) => (shown.progress, shown.last_error) = ((100, text.clone(), 1), String::new()),
+            Err(error) => (shown.progress.1, shown.last_error) = ("failed".to_owned(), error.clone()),
+        }
+        eprintln!("upgrade: {}", result.as_ref().map_or_else(String::as_str, String::as_str));
+    }
+    changed(&shown, &emitter, &["Operation", "Progress", "LastError"]).await;
+    if let Err(error) = UpgradeObject::completed(&emitter, i32::from(result.is_err())).await {
+        eprintln!("cannot tell the bus: {error}");
+    }
+}
+
+/// Tells the bus of properties that are other than they were.
+async fn changed(shown: &Mutex<Shown>, emitter: &SignalEmitter<'static>, names: &[&str]) {
+    let now = lock(shown).clone();
+    let value = |name: &str| -> Variant<'static> {
+        match name {
+            "Operation" => operation(&now).into(),
+            "Progress" => now.progress.clone().into(),
+            _ => now.last_error.clone().into(),
+        }
+    };
+    let changed = names.iter().map(|name| (*name, value(name))).collect();
+    let interface = zbus::names::InterfaceName::from_static_str_unchecked(siris_api::UPGRADE_INTERFACE);
+    let told = zbus::fdo::Properties::properties_changed(emitter, interface, changed, std::borrow::Cow::Borrowed(&[]));
+    if let Err(error) = told.await {
+        eprintln!("cannot tell the bus: {error}");
+    }
+}
+
+fn operation(shown: &Shown) -> &'static str {
+    if shown.installing { "installing" } else { "idle" }
 }
 
 #[zbus::interface(name = "org.siris.Agent1.Upgrade", introspection_docs = false)]
@@ -36,16 +153,96 @@ impl UpgradeObject {
         self.agent.slot.word().to_owned()
     }
 
+    #[zbus(property)]
+    fn operation(&self) -> String {
+        operation(&self.lock()).to_owned()
+    }
+
+    #[zbus(property)]
+    fn progress(&self) -> (i32, String, i32) {
+        self.lock().progress.clone()
+    }
+
+    #[zbus(property)]
+    fn last_error(&self) -> String {
+        self.lock().last_error.clone()
+    }
+
+    #[zbus(signal)]
+    async fn completed(emitter: &SignalEmitter<'_>, result: i32) -> zbus::Result<()>;
+
+    #[zbus(out_args("about"))]
+    async fn inspect_fd(&self, bundle: zbus::OwnedFd, options: Options) -> Result<ConfigMap, Failure> {
+        only(&options, &[])?;
+        let agent = self.agent.clone();
+        blocking(move || inspect(&agent, bundle.into())).await
+    }
+
+    async fn install_fd(
+        &self,
+        bundle: zbus::OwnedFd,
+        options: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
+    ) -> Result<(), Failure> {
+        let allowed = Allowed { downgrade: flag(&options, "allow-downgrade")? };
+        only(&options, &["allow-downgrade"])?;
+        self.authority.check(connection, &call, UPGRADE_ACTION).await?;
+        {
+            let mut shown = self.lock();
+            if shown.installing {
+                return Err(Failure::new(
+                    ErrorCode::UpgradeBusy,
+                    "an upgrade is being installed: wait until it is over",
+                ));
+            }
+            *shown = Shown {
+                installing: true,
+                progress: (0, "checking the bundle".to_owned(), 1),
+                last_error: String::new(),
+            };
+        }
+        let worker = match launch::start(connection, &self.agent, bundle.into(), allowed).await {
+            Ok(worker) => worker,
+            Err(error) => {
+                self.lock().installing = false;
+                return Err(Failure::new(ErrorCode::UpgradeNotStarted, error.to_string()));
+            }
+        };
+        let emitter = emitter.to_owned();
+        changed(&self.shown, &emitter, &["Operation", "Progress", "LastError"]).await;
+        tokio::spawn(follow(self.shown.clone(), worker, emitter));
+        Ok(())
+    }
+
+    #[zbus(out_args("name", "done"))]
+    async fn mark(
+        &self,
+        state: &str,
+        slot: &str,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(String, String), Failure> {
+        self.authority.check(connection, &call, UPGRADE_ACTION).await?;
+        let (agent, state, slot) = (self.agent.clone(), state.to_owned(), slot.to_owned());
+        blocking(move || {
+            let Marked { slot, done } = slots::mark(&agent.root, agent.slot.slot, &state, &slot).map_err(unreadable)?;
+            Ok((slot.to_string(), done.to_owned()))
+        })
+        .await
+    }
+
     #[zbus(out_args("slots"))]
     async fn get_slot_status(&self) -> Result<Vec<SlotStatus>, Failure> {
         let agent = self.agent.clone();
-        blocking(move || slots::status(&agent.root, agent.slot.slot)).await
+        blocking(move || slots::status(&agent.root, agent.slot.slot).map_err(unreadable)).await
     }
 
     #[zbus(out_args("slot"))]
     async fn get_primary(&self) -> Result<String, Failure> {
         let agent = self.agent.clone();
-        let slot = blocking(move || slots::primary(&agent.root)).await?;
+        let slot = blocking(move || slots::primary(&agent.root).map_err(unreadable)).await?;
         Ok(slot.map_or(String::new(), |s| s.to_string()))
     }
 }

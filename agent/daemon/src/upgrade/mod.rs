@@ -6,6 +6,7 @@
 //! Never: writes the booted slot; reads the bundle twice; holds more of it in memory than a decoder's window.
 
 pub mod gate;
+pub mod worker;
 
 use std::fs;
 use std::io::{self, Read};

@@ -226,7 +226,7 @@ fn tampered_medium(bench: &Bench<'_>) -> Result<()> {
         let said = vm.serial.text();
         let line = said.lines().find(|line| line.contains("stopped:")).unwrap_or_default();
         println!("       {member}: {}", line.trim());
-        let codes = ["(image-tampered)", "(bad-signature)", "(bundle-malformed)"];
+        let codes = ["(image-tampered)", "(member-digest)", "(bad-signature)", "(bundle-malformed)"];
         ensure!(codes.iter().any(|code| line.contains(code)), "{member} was changed: {line}");
         let machine = vm.cut_power()?;
         ensure!(disk::digest(bench.lab, &machine.disk("os"))? == before, "the OS disk was written to");

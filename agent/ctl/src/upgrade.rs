@@ -1,0 +1,222 @@
+//! `sirisctl upgrade`.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use siris_api::UpgradeProxy;
+use zbus::proxy::CacheProperties;
+use zbus::{Connection, Fd, OwnedVariant, Variant};
+
+use crate::cli::{Remote, UpgradeCommand};
+use crate::connect;
+use crate::failure::Failure;
+use crate::text;
+
+/// How often a plain line tells how far it is.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// Runs a command. File descriptors do not cross SSH: a bundle for another box is streamed to its own sirisctl.
+pub async fn run(remote: &Remote, command: UpgradeCommand) -> Result<(), Failure> {
+    if let (Some(host), UpgradeCommand::Install { bundle, .. } | UpgradeCommand::Inspect { bundle, .. }) =
+        (&remote.host, &command)
+    {
+        return stream(remote, host, bundle, &command);
+    }
+    let connection = connect::connect(remote).await?;
+    let upgrade = UpgradeProxy::builder(&connection).cache_properties(CacheProperties::No).build().await?;
+    match command {
+        UpgradeCommand::Inspect { bundle, json } => inspect(&upgrade, &bundle, json).await,
+        UpgradeCommand::Install { bundle, allow_downgrade, reboot } => {
+            install(&upgrade, &bundle, allow_downgrade).await?;
+            if reboot { restart(&connection).await } else { Ok(()) }
+        }
+        UpgradeCommand::Status => status(&upgrade).await,
+        UpgradeCommand::Activate { slot } => mark(&upgrade, "active", &slot).await,
+        UpgradeCommand::Rollback { reboot } => {
+            mark(&upgrade, "active", "other").await?;
+            if reboot { restart(&connection).await } else { Ok(()) }
+        }
+        UpgradeCommand::Mark { state, slot } => mark(&upgrade, &state, &slot).await,
+    }
+}
+
+/// The bundle: a file, or what comes in.
+fn open(bundle: &Path) -> Result<OwnedFd, Failure> {
+    if bundle == Path::new("-") {
+        let copy = io::stdin().as_fd().try_clone_to_owned();
+        return copy.map_err(|e| Failure::local("cannot use standard input", &e));
+    }
+    let file = File::open(bundle).map_err(|e| Failure::local(&format!("cannot open {}", bundle.display()), &e))?;
+    Ok(file.into())
+}
+
+fn stream(remote: &Remote, host: &str, bundle: &PathBuf, command: &UpgradeCommand) -> Result<(), Failure> {
+    let mut words = vec!["sirisctl", "upgrade"];
+    match command {
+        UpgradeCommand::Install { allow_downgrade, reboot, .. } => {
+            words.push("install");
+            words.extend(allow_downgrade.then_some("--allow-downgrade"));
+            words.extend(reboot.then_some("--reboot"));
+        }
+        UpgradeCommand::Inspect { json, .. } => {
+            words.push("inspect");
+            words.extend(json.then_some("--json"));
+        }
+        _ => {}
+    }
+    words.push("-");
+    let (program, arguments) = connect::ssh_command(&remote.ssh, &remote.ssh_options, host, &words)?;
+    let mut ssh = Command::new(&program);
+    ssh.args(arguments).stdin(Stdio::from(open(bundle)?));
+    let status = ssh.status().map_err(|e| Failure::local(&format!("cannot run {}", program.display()), &e))?;
+    match status.code() {
+        Some(0) => Ok(()),
+        // Its last words were said on this terminal.
+        Some(255) | None => {
+            Err(Failure::unreachable(format!("the connection to {host} broke: the box keeps the system it runs")))
+        }
+        Some(code) => Err(Failure::passed_on(code)),
+    }
+}
+
+async fn inspect(upgrade: &UpgradeProxy<'_>, bundle: &Path, json: bool) -> Result<(), Failure> {
+    let fd = open(bundle)?;
+    let about = upgrade.inspect_fd(Fd::from(fd.as_fd()), HashMap::new()).await?;
+    let text = if json {
+        let values: HashMap<&str, serde_json::Value> =
+            about.iter().map(|(key, value)| (key.as_str(), crate::status::plain(value))).collect();
+        let text = serde_json::to_string_pretty(&values).map_err(|e| Failure::local("cannot write JSON", &e))?;
+        format!("{text}\n")
+    } else {
+        let value = |key: &str| about.get(key).map(plain).unwrap_or_default();
+        let size: u64 = value("size").parse().unwrap_or_default();
+        let verdict = match about.get("refused") {
+            Some(why) => format!("not for this box: {}", plain(why)),
+            None => "may be installed on this box".to_owned(),
+        };
+        format!(
+            "{} {}: kernel {}, ZFS {}, {} on the disk, signed by {}\n{verdict}\n",
+            value("product"),
+            value("version"),
+            value("kernel"),
+            value("zfs"),
+            text::size(size),
+            value("key")
+        )
+    };
+    io::stdout().write_all(text.as_bytes()).map_err(|e| Failure::local("cannot write", &e))
+}
+
+/// A value as people read it.
+fn plain(value: &OwnedVariant) -> String {
+    match crate::status::plain(value) {
+        serde_json::Value::String(text) => text,
+        other => other.to_string(),
+    }
+}
+
+async fn install(upgrade: &UpgradeProxy<'_>, bundle: &Path, allow_downgrade: bool) -> Result<(), Failure> {
+    let fd = open(bundle)?;
+    // Listened for before it begins: what is over soon is heard too.
+    let mut completed = upgrade.receive_completed().await?;
+    let mut options = HashMap::new();
+    if allow_downgrade {
+        options.insert("allow-downgrade", Variant::from(true));
+    }
+    upgrade.install_fd(Fd::from(fd.as_fd()), options).await?;
+    let mut screen = Screen { told: None, terminal: io::stderr().is_terminal() };
+    loop {
+        let done = tokio::time::timeout(Duration::from_millis(500), completed.next()).await;
+        let (percent, what, _) = upgrade.progress().await?;
+        match done {
+            Err(_) => screen.show(percent, &what),
+            Ok(None) => return Err(Failure::unreachable("the agent left the bus: see `sirisctl upgrade status`")),
+            Ok(Some(signal)) => {
+                screen.end();
+                if signal.args()?.result == 0 {
+                    println!("{what}");
+                    return Ok(());
+                }
+                let error = upgrade.last_error().await?;
+                let (code, text) = error.split_once(": ").unwrap_or(("upgrade-failed", &error));
+                return Err(Failure::of_agent(code, text));
+            }
+        }
+    }
+}
+
+/// A line that changes on a terminal; now and then a line elsewhere.
+struct Screen {
+    told: Option<Instant>,
+    terminal: bool,
+}
+
+impl Screen {
+    fn show(&mut self, percent: i32, what: &str) {
+        if self.terminal {
+            eprint!("\r\x1b[K{percent:3} %  {what}");
+        } else if self.told.is_none_or(|told| told.elapsed() >= PERIOD) {
+            eprintln!("{percent:3} %  {what}");
+        } else {
+            return;
+        }
+        self.told = Some(Instant::now());
+    }
+
+    fn end(&self) {
+        if self.terminal && self.told.is_some() {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
+async fn status(upgrade: &UpgradeProxy<'_>) -> Result<(), Failure> {
+    let mut rows = vec![["SLOT", "STATE", "TRIES", "VERSION", ""].map(str::to_owned).to_vec()];
+    for slot in upgrade.get_slot_status().await? {
+        let detail = |key: &str| slot.details.get(key).map(plain).unwrap_or_default();
+        let booted = if detail("booted") == "true" { "booted" } else { "" };
+        let note = if slot.details.contains_key("error") { detail("error") } else { booted.to_owned() };
+        rows.push(vec![slot.name.clone(), detail("state"), detail("tries"), detail("version"), note]);
+    }
+    let mut out = text::table(&rows, &[2]);
+    match upgrade.get_primary().await?.as_str() {
+        "" => out += "no slot can be booted\n",
+        slot => out += &format!("the next boot tries slot {slot}\n"),
+    }
+    let (percent, what, _) = upgrade.progress().await?;
+    if upgrade.operation().await? == "installing" {
+        out += &format!("installing: {percent} %, {what}\n");
+    }
+    let error = upgrade.last_error().await?;
+    if !error.is_empty() {
+        out += &format!("the last install failed: {error}\n");
+    }
+    io::stdout().write_all(out.as_bytes()).map_err(|e| Failure::local("cannot write", &e))
+}
+
+async fn mark(upgrade: &UpgradeProxy<'_>, state: &str, slot: &str) -> Result<(), Failure> {
+    let (name, done) = upgrade.mark(state, slot).await?;
+    println!("slot {name} {done}");
+    Ok(())
+}
+
+/// As `systemctl reboot` asks for it: who may not, is told so.
+async fn restart(connection: &Connection) -> Result<(), Failure> {
+    println!("rebooting");
+    let asked = connection
+        .call_method(
+            Some("org.freedesktop.login1"),
+            "/org/freedesktop/login1",
+            Some("org.freedesktop.login1.Manager"),
+            "Reboot",
+            &(true,),
+        )
+        .await;
+    asked.map(drop).map_err(Failure::from)
+}

@@ -1,0 +1,88 @@
+//! Starts the worker that writes a slot: on a box as a unit of its own, which may write the OS disk as the agent may
+//! not; below another root, where there is no service manager, on a thread.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use zbus::{Connection, Fd, Variant};
+
+use crate::agent::Agent;
+use crate::upgrade::Allowed;
+use crate::upgrade::worker::{self, Said};
+
+const UNIT: &str = "siris-upgrade.service";
+const PROGRAM: &str = "/usr/libexec/siris/siris-agent";
+
+/// Starts it with this bundle; what it says comes out of the channel, which ends when the worker does.
+///
+/// # Errors
+/// When it cannot be started; or one is running, after the agent was started anew.
+pub(super) async fn start(
+    connection: &Connection,
+    agent: &Arc<Agent>,
+    bundle: OwnedFd,
+    allowed: Allowed,
+) -> zbus::Result<mpsc::Receiver<Said>> {
+    let (said, mouth) = std::io::pipe()?;
+    if agent.root.is_machine() {
+        unit(connection, &bundle, &OwnedFd::from(mouth), allowed).await?;
+    } else {
+        let agent = agent.clone();
+        std::thread::spawn(move || {
+            let mut mouth = mouth;
+            worker::run(&agent.root, agent.zfs.as_ref(), File::from(bundle), allowed, &mut mouth)
+        });
+    }
+    let (sender, receiver) = mpsc::channel(16);
+    std::thread::spawn(move || {
+        for line in BufReader::new(said).lines().map_while(Result::ok) {
+            let Ok(said) = serde_json::from_str(&line) else { continue };
+            if sender.blocking_send(said).is_err() {
+                break;
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+/// A property of a unit: its name and value.
+type Property<'a> = (&'a str, Variant<'a>);
+
+async fn unit(connection: &Connection, bundle: &OwnedFd, mouth: &OwnedFd, allowed: Allowed) -> zbus::Result<()> {
+    let mut arguments = vec![PROGRAM, "upgrade-worker"];
+    if allowed.downgrade {
+        arguments.push("--allow-downgrade");
+    }
+    let properties: Vec<Property<'_>> = vec![
+        ("Description", "Write the other slot".into()),
+        ("Type", "exec".into()),
+        ("ExecStart", Variant::from(vec![(PROGRAM, arguments, false)])),
+        ("StandardInputFileDescriptor", Variant::from(Fd::from(bundle.as_fd()))),
+        ("StandardOutputFileDescriptor", Variant::from(Fd::from(mouth.as_fd()))),
+        ("StandardError", "journal".into()),
+        ("CollectMode", "inactive-or-failed".into()),
+        // A box at work goes first.
+        ("Nice", 10i32.into()),
+        ("ProtectSystem", "strict".into()),
+        ("ProtectHome", "yes".into()),
+        ("PrivateTmp", true.into()),
+        ("PrivateNetwork", true.into()),
+        ("NoNewPrivileges", true.into()),
+        ("DevicePolicy", "closed".into()),
+        ("DeviceAllow", Variant::from(vec![("block-*", "rw"), ("/dev/zfs", "rw")])),
+    ];
+    let none: Vec<(&str, Vec<Property<'_>>)> = Vec::new();
+    connection
+        .call_method(
+            Some("org.freedesktop.systemd1"),
+            "/org/freedesktop/systemd1",
+            Some("org.freedesktop.systemd1.Manager"),
+            "StartTransientUnit",
+            &(UNIT, "fail", properties, none),
+        )
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! The process that writes a slot: it ends when it has, and its memory with it.
+//!
+//! In: the bundle on its standard input. Out: a line of JSON for each [`Said`], on its standard output.
+
+use std::io::{Read, Write};
+
+use serde::{Deserialize, Serialize};
+use siris_zfs::Zfs;
+
+use super::{Allowed, Told, install};
+use crate::root::Root;
+
+/// What the worker says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "said")]
+pub enum Said {
+    /// So many bytes of the payload are on the disk.
+    Progress {
+        /// Bytes.
+        done: u64,
+        /// All of them.
+        total: u64,
+    },
+    /// It is over, well.
+    Armed {
+        /// The slot that the next boot tries.
+        slot: String,
+        /// What it holds.
+        version: String,
+    },
+    /// It is over, and nothing is armed.
+    Failed {
+        /// Stable code.
+        code: String,
+        /// What, why, and what to do.
+        text: String,
+    },
+}
+
+/// Writes the other slot, and says how it goes. Says whether it went well.
+pub fn run(root: &Root, zfs: &dyn Zfs, source: impl Read, allowed: Allowed, out: &mut dyn Write) -> bool {
+    let mut percent = None;
+    let mut say = |said: &Said| {
+        let line = serde_json::to_string(said).unwrap_or_default();
+        // Who started it may be gone, being restarted: the slot is written all the same.
+        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    };
+    let mut told = |Told { done, total }: Told| {
+        let now = done * 100 / total.max(1);
+        if percent.replace(now) != Some(now) {
+            say(&Said::Progress { done, total });
+        }
+    };
+    let result = install(root, zfs, source, allowed, &mut told);
+    match &result {
+        Ok(armed) => say(&Said::Armed { slot: armed.slot.to_string(), version: armed.version.to_string() }),
+        Err(error) => say(&Said::Failed { code: error.code().to_owned(), text: crate::chain(error) }),
+    }
+    result.is_ok()
+}
