@@ -16,6 +16,7 @@ pub mod health;
 pub mod install;
 pub mod pools;
 pub mod repro;
+pub mod upgrade;
 
 /// Every case there is.
 pub fn all() -> Vec<Case> {
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(agent::cases());
     cases.extend(corrupt::cases());
     cases.extend(install::cases());
+    cases.extend(upgrade::cases());
     cases.extend(bad_input::cases());
     cases.extend(repro::cases());
     cases

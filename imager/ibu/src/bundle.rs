@@ -413,7 +413,9 @@ impl<R: Read> Read for MemberReader<R> {
                 // nonsense, or too little.
                 Err(match error.kind() {
                     io::ErrorKind::UnexpectedEof => io::Error::other(BundleError::Truncated),
-                    _ if error.raw_os_error().is_some() || error.get_ref().is_some_and(|e| e.is::<BundleError>()) => error,
+                    _ if error.raw_os_error().is_some() || error.get_ref().is_some_and(|e| e.is::<BundleError>()) => {
+                        error
+                    }
                     _ if matches!(self.kind, MemberKind::Tree) => error,
                     _ => io::Error::other(BundleError::Member(self.kind)),
                 })

@@ -1,0 +1,92 @@
+//! Upgrades: from one version to the next and back, with the pool in use.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{must_contain, standard};
+use crate::case::Case;
+use crate::lab::Bench;
+use crate::sources::Sources;
+use crate::vm::Vm;
+
+const GROUP: &str = "upgrade";
+/// How long writing a slot may take before it counts as hung.
+const INSTALL: Duration = Duration::from_secs(900);
+
+/// The suite's cases.
+pub fn cases() -> Vec<Case> {
+    vec![Case::full(
+        GROUP,
+        "a bundle streamed to the box is tried, kept, and left again, its pool there throughout",
+        there_and_back,
+    )]
+}
+
+/// A bundle of the image under test under another version.
+fn bundle(bench: &Bench<'_>, version: &str) -> Result<PathBuf> {
+    let out = bench.dir().join(format!("bundle-{version}"));
+    let sources = Sources::here(bench.lab.repository())?;
+    let script = format!("\"$XTASK\" ibu siris --version {version} --out '{}'", out.display());
+    sources.shell(&script).log(bench.dir().join("build.log")).run()?;
+    Ok(out.join("latest.ibu").canonicalize()?)
+}
+
+/// The slot that is booted, and the version in it.
+fn booted(vm: &Vm<'_>) -> Result<String> {
+    let slots = vm.guest.ok("sirisctl upgrade status")?;
+    let row = slots.lines().find(|line| line.contains("booted")).context("no slot is booted")?;
+    let words: Vec<&str> = row.split_whitespace().collect();
+    Ok(words[..4.min(words.len())].join(" "))
+}
+
+fn there_and_back(bench: &Bench<'_>) -> Result<()> {
+    let bytes = fs::read(bundle(bench, "0.9.0")?)?;
+    let mut vm = standard(bench)?;
+    let disk = "/dev/disk/by-id/virtio-data";
+    let sum = vm.guest.ok(&format!(
+        "zpool create -o cachefile=none -R /srv/pools/tank tank mirror {disk}0 {disk}1 && zfs create tank/data && \
+         f=$(zfs get -Hpo value mountpoint tank/data)/file && head -c 20000000 /dev/urandom > $f && zpool sync tank && sha256sum < $f"
+    ))?;
+    ensure!(booted(&vm)?.starts_with("a good 3 "), "{}", booted(&vm)?);
+
+    let half = vm.guest.run_for(INSTALL, "sirisctl upgrade install -", &bytes[..bytes.len() / 2])?;
+    ensure!(half.status == Some(1) && half.text.contains("bundle-truncated"), "half a bundle: {half}");
+    let slots = vm.guest.ok("sirisctl upgrade status")?;
+    must_contain(&slots, "the next boot tries slot a", "the slots after half a bundle")?;
+
+    let about = vm.guest.run_for(INSTALL, "sirisctl upgrade inspect -", &bytes)?;
+    must_contain(&about.text, "0.9.0", "what the bundle is")?;
+    must_contain(&about.text, "may be installed", "what the bundle is")?;
+    let peak = "systemctl show -P MemoryPeak siris-upgrade.service";
+    let done = vm.guest.run_for(INSTALL, &format!("sirisctl upgrade install - & p=$!; while kill -0 $p 2>/dev/null; do m=$({peak}); [ \"$m\" = '[not set]' ] || last=$m; sleep 1; done; wait $p; s=$?; echo \"PEAK $last\"; exit $s"), &bytes)?;
+    ensure!(done.status == Some(0), "the install: {done}");
+    println!(
+        "       {}",
+        done.text
+            .lines()
+            .filter(|line| line.starts_with("PEAK") || line.contains("holds"))
+            .collect::<Vec<_>>()
+            .join("; ")
+    );
+    must_contain(&vm.guest.ok("sirisctl upgrade status")?, "the next boot tries slot b", "the slots")?;
+    vm.reboot()?;
+    let kept = "sirisctl upgrade status | grep -q 'b *good *3 *0.9.0 *booted'";
+    vm.guest.eventually(Duration::from_secs(120), kept).context("the new slot is kept")?;
+    pool_is_there(&vm, &sum)?;
+
+    must_contain(&vm.guest.ok("sirisctl upgrade rollback")?, "slot a", "the way back")?;
+    vm.reboot()?;
+    ensure!(booted(&vm)?.starts_with("a good 3 "), "{}", booted(&vm)?);
+    pool_is_there(&vm, &sum)
+}
+
+fn pool_is_there(vm: &Vm<'_>, sum: &str) -> Result<()> {
+    ensure!(vm.guest.ok("zpool list -Ho name,health")? == "tank\tONLINE", "the pool is not there");
+    let found = vm.guest.ok("[ \"$(zfs get -Ho value mounted tank/data)\" = yes ] || zfs mount tank/data; \
+         sha256sum < \"$(zfs get -Hpo value mountpoint tank/data)/file\"")?;
+    ensure!(found == sum, "the pool came back with other data");
+    Ok(())
+}
