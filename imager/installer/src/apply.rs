@@ -230,11 +230,20 @@ fn layout(plan: &Plan, target: &TargetPlan) -> Result<Layout, ApplyError> {
     if same && target.parts.len() == layout.entries().len() { Ok(layout) } else { Err(fault()) }
 }
 
-/// Clears ranges, those with a partition table first: what is behind it is then found by nobody any more.
+/// Bytes at either end of a disk that hold a partition table, whatever its sectors.
+const TABLE: u64 = 64 << 10;
+
+/// Clears ranges; partition tables first, and alone: between two syncs the kernel writes in any order, and what is
+/// behind a table must not go before it. After that, nobody finds any of it.
 fn wipe(dev: &mut Guarded, wipes: &[Wipe], size: u64) -> io::Result<()> {
-    let (tables, rest): (Vec<&Wipe>, Vec<&Wipe>) =
+    let (ends, rest): (Vec<Wipe>, Vec<Wipe>) =
         wipes.iter().partition(|wipe| wipe.start == 0 || wipe.start + wipe.len == size);
-    for wipes in [tables, rest] {
+    let table = |wipe: &Wipe| {
+        let len = wipe.len.min(TABLE);
+        Wipe { start: if wipe.start == 0 { 0 } else { wipe.start + wipe.len - len }, len }
+    };
+    let tables: Vec<Wipe> = ends.iter().map(table).collect();
+    for wipes in [tables, ends, rest] {
         for wipe in wipes {
             dev.seek(SeekFrom::Start(wipe.start))?;
             io::copy(&mut io::repeat(0).take(wipe.len), dev)?;

@@ -60,8 +60,14 @@ fn there_and_back(bench: &Bench<'_>) -> Result<()> {
     let about = vm.guest.run_for(INSTALL, "sirisctl upgrade inspect -", &bytes)?;
     must_contain(&about.text, "0.9.0", "what the bundle is")?;
     must_contain(&about.text, "may be installed", "what the bundle is")?;
-    let peak = "systemctl show -P MemoryPeak siris-upgrade.service";
-    let done = vm.guest.run_for(INSTALL, &format!("exec 3<&0; sirisctl upgrade install - <&3 & p=$!; while kill -0 $p 2>/dev/null; do m=$({peak}); [ \"$m\" = '[not set]' ] || last=$m; sleep 1; done; wait $p; s=$?; echo \"PEAK $last\"; exit $s"), &bytes)?;
+    // How much memory the worker has at most, looked at once a second.
+    let script = "exec 3<&0; sirisctl upgrade install - <&3 & p=$!
+        while kill -0 $p 2>/dev/null; do
+            m=$(grep VmHWM /proc/$(systemctl show -P MainPID siris-upgrade.service)/status 2>/dev/null) && last=$m
+            sleep 1
+        done
+        wait $p; s=$?; echo \"PEAK $last\"; exit $s";
+    let done = vm.guest.run_for(INSTALL, script, &bytes)?;
     ensure!(done.status == Some(0), "the install: {done}");
     println!(
         "       {}",

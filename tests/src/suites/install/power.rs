@@ -38,8 +38,8 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// Sectors that hold a partition table, at either end of a disk.
-const TABLE: u64 = 34 * SECTOR;
+/// What holds a partition table, and nothing of a system, at either end of a disk.
+const TABLE: u64 = 64 << 10;
 /// What is written after the partition table: the receipt, and the install's id.
 const SEAL_MAX: u64 = 4 << 20;
 
