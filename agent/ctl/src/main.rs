@@ -1,7 +1,7 @@
 //! sirisctl, the command line of a box.
 //!
 //! Owns: arguments, tables, exit codes. Everything it knows it asks of the agent over D-Bus, here or through SSH.
-//! Never: touches the box itself; starts a process but ssh (which the bus library does).
+//! Never: touches the box itself; starts a process but ssh.
 
 mod cli;
 mod config;

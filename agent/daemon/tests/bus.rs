@@ -1,13 +1,14 @@
 //! The agent on a private bus, as its clients see it.
 
 mod private_bus;
+#[path = "private_bus/slots_box.rs"]
+mod slots_box;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use private_bus::Machine;
-use private_bus::slots_box;
 use siris_agent::bus::Authority;
 use siris_agent::gate::{GateError, Patience, gate};
 use siris_agent::pools::import::import_pools;

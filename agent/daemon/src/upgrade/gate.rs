@@ -40,18 +40,14 @@ pub enum GateError {
         running: Version,
     },
     /// It could not read or write a pool.
-    #[error("pool {pool} has features {features}, which ZFS {zfs} of version {version} cannot {verb}")]
+    #[error("pool {pool} has features that version {version} {lacks}")]
     PoolFeatures {
         /// The pool.
         pool: String,
-        /// The features.
-        features: String,
-        /// Its ZFS.
-        zfs: String,
         /// Its version.
         version: Version,
-        /// `read` or `write`.
-        verb: &'static str,
+        /// What its ZFS cannot do with which features.
+        lacks: String,
     },
     /// It needs a larger slot than this disk has.
     #[error("the {what} needs {needed}, the slot of this box has {room}: it has to be installed anew")]
@@ -102,8 +98,8 @@ pub fn check(manifest: &Manifest, running: &Running, allowed: Allowed) -> Result
         {
             if !unknown.is_empty() {
                 let features = unknown.into_iter().collect::<Vec<_>>().join(", ");
-                let (pool, zfs) = (pool.to_string(), manifest.zfs.version.clone());
-                return Err(GateError::PoolFeatures { pool, features, zfs, version, verb });
+                let lacks = format!("with ZFS {} cannot {verb}: {features}", manifest.zfs.version);
+                return Err(GateError::PoolFeatures { pool: pool.to_string(), version, lacks });
             }
         }
     }

@@ -54,7 +54,7 @@ pub enum UpgradeError {
     Bundle(#[from] BundleError),
     /// It is not for this box.
     #[error(transparent)]
-    Gate(#[from] GateError),
+    Gate(Box<GateError>),
     /// ZFS does not say what its pools need.
     #[error("the pools' features are not known")]
     Pools(#[source] ZfsError),
@@ -64,6 +64,12 @@ pub enum UpgradeError {
     /// The boot environment does not take the change.
     #[error("the boot environment cannot be used")]
     Arm(#[from] BootEnvError),
+}
+
+impl From<GateError> for UpgradeError {
+    fn from(error: GateError) -> Self {
+        UpgradeError::Gate(Box::new(error))
+    }
 }
 
 impl UpgradeError {

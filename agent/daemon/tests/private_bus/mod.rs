@@ -3,8 +3,6 @@
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
-pub mod slots_box;
-
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
