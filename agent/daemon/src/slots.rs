@@ -103,7 +103,8 @@ impl OsDisk {
         device.sync_all().map_err(SlotsError::Sync)
     }
 
-    fn open(&self) -> Result<(File, Layout), SlotsError> {
+    /// The disk, to be read, and where everything is on it.
+    pub(crate) fn open(&self) -> Result<(File, Layout), SlotsError> {
         self.open_as(OpenOptions::new().read(true))
     }
 

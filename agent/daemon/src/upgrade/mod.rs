@@ -129,7 +129,7 @@ impl Running {
     pub fn look(root: &Root, zfs: &dyn Zfs) -> Result<Self, UpgradeError> {
         let slot = observe::booted_slot(root).slot.ok_or(SlotsError::NoSlot)?;
         let trusted = trusted(root)?;
-        let (mut device, layout) = OsDisk::find(root)?.open_to_write()?;
+        let (mut device, layout) = OsDisk::find(root)?.open()?;
         let unreadable = |e| SlotsError::ReadDisk("the OS disk".into(), e);
         let SlotInfo::Written(trailer) = read_slot(&mut device, &layout, slot).map_err(unreadable)? else {
             return Err(UpgradeError::Running(None));
