@@ -60,6 +60,14 @@ enum Command {
         #[arg(long)]
         allow_downgrade: bool,
     },
+    /// Marks a slot; the agent starts it.
+    #[command(hide = true)]
+    MarkSlot {
+        /// good, bad or active.
+        state: String,
+        /// a, b, booted or other.
+        slot: String,
+    },
     /// Imports the pools the box is to have; once per boot.
     ImportPools {
         /// Seconds to wait for late devices.
@@ -113,6 +121,13 @@ fn main() -> anyhow::Result<()> {
             let allowed = Allowed { downgrade: allow_downgrade };
             let went_well = worker::run(&root, &OpenZfs, std::io::stdin().lock(), allowed, &mut std::io::stdout());
             if went_well { Ok(()) } else { std::process::exit(1) }
+        }
+        Some(Command::MarkSlot { state, slot }) => {
+            if worker::mark(&root, &state, &slot, &mut std::io::stdout()) {
+                Ok(())
+            } else {
+                std::process::exit(1)
+            }
         }
         Some(Command::ImportPools { wait }) => {
             // Disks that are known by now are looked at by udev first; later ones are waited for below.

@@ -14,6 +14,7 @@ use crate::upgrade::Allowed;
 use crate::upgrade::worker::{self, Said};
 
 const UNIT: &str = "siris-upgrade.service";
+const MARK_UNIT: &str = "siris-mark-slot.service";
 const PROGRAM: &str = "/usr/libexec/siris/siris-agent";
 
 /// Starts it with this bundle; what it says comes out of the channel, which ends when the worker does.
@@ -48,6 +49,32 @@ pub(super) async fn start(
     Ok(receiver)
 }
 
+/// Marks a slot, in a unit that may write the OS disk; `None` when it ended without a word.
+///
+/// # Errors
+/// When it cannot be started.
+pub(super) async fn mark(
+    connection: &Connection,
+    agent: &Arc<Agent>,
+    state: &str,
+    slot: &str,
+) -> zbus::Result<Option<Said>> {
+    let (said, mouth) = std::io::pipe()?;
+    if agent.root.is_machine() {
+        let nothing = OwnedFd::from(File::open("/dev/null")?);
+        let arguments = vec![PROGRAM, "mark-slot", state, slot];
+        transient(connection, MARK_UNIT, arguments, &nothing, &OwnedFd::from(mouth)).await?;
+    } else {
+        let (agent, state, slot) = (agent.clone(), state.to_owned(), slot.to_owned());
+        std::thread::spawn(move || {
+            let mut mouth = mouth;
+            worker::mark(&agent.root, &state, &slot, &mut mouth)
+        });
+    }
+    let line = tokio::task::spawn_blocking(move || BufReader::new(said).lines().next()).await;
+    Ok(line.ok().flatten().and_then(Result::ok).and_then(|line| serde_json::from_str(&line).ok()))
+}
+
 /// A property of a unit: its name and value.
 type Property<'a> = (&'a str, Variant<'a>);
 
@@ -56,8 +83,18 @@ async fn unit(connection: &Connection, bundle: &OwnedFd, mouth: &OwnedFd, allowe
     if allowed.downgrade {
         arguments.push("--allow-downgrade");
     }
+    transient(connection, UNIT, arguments, bundle, mouth).await
+}
+
+async fn transient(
+    connection: &Connection,
+    unit: &str,
+    arguments: Vec<&str>,
+    bundle: &OwnedFd,
+    mouth: &OwnedFd,
+) -> zbus::Result<()> {
     let properties: Vec<Property<'_>> = vec![
-        ("Description", "Write the other slot".into()),
+        ("Description", "Change the slots of the OS disk".into()),
         ("Type", "exec".into()),
         ("ExecStart", Variant::from(vec![(PROGRAM, arguments, false)])),
         ("StandardInputFileDescriptor", Variant::from(Fd::from(bundle.as_fd()))),
@@ -81,7 +118,7 @@ async fn unit(connection: &Connection, bundle: &OwnedFd, mouth: &OwnedFd, allowe
             "/org/freedesktop/systemd1",
             Some("org.freedesktop.systemd1.Manager"),
             "StartTransientUnit",
-            &(UNIT, "fail", properties, none),
+            &(unit, "fail", properties, none),
         )
         .await?;
     Ok(())

@@ -15,7 +15,7 @@ use zbus::{Connection, OwnedVariant, Variant};
 use crate::agent::Agent;
 use crate::bus::options::{Options, flag, only};
 use crate::bus::{Authority, Failure, launch};
-use crate::slots::{self, Marked, SlotsError};
+use crate::slots::{self, SlotsError};
 use crate::upgrade::worker::Said;
 use crate::upgrade::{Allowed, Running, UpgradeError, gate};
 
@@ -56,12 +56,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> +
 }
 
 fn unreadable(error: SlotsError) -> Failure {
-    let code = match error {
-        SlotsError::UseEnvironment(siris_slots::bootenv::BootEnvError::Transition { .. })
-        | SlotsError::NoSuchMark(_) => ErrorCode::SlotRefused,
-        _ => ErrorCode::SlotsUnreadable,
-    };
-    Failure::new(code, crate::chain(&error))
+    Failure::new(ErrorCode::SlotsUnreadable, crate::chain(&error))
 }
 
 /// What the bundle is, and what stands against it.
@@ -107,6 +102,8 @@ async fn follow(shown: Arc<Mutex<Shown>>, mut worker: mpsc::Receiver<Said>, emit
                 result = Ok(format!("slot {slot} holds {version}, and is tried at the next boot"))
             }
             Said::Failed { code, text } => result = Err(format!("{code}: {text}")),
+            // Not this worker's word.
+            Said::Marked { .. } => {}
         }
     }
     {
@@ -225,12 +222,16 @@ impl UpgradeObject {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(String, String), Failure> {
         self.authority.check(connection, &call, UPGRADE_ACTION).await?;
-        let (agent, state, slot) = (self.agent.clone(), state.to_owned(), slot.to_owned());
-        blocking(move || {
-            let Marked { slot, done } = slots::mark(&agent.root, agent.slot.slot, &state, &slot).map_err(unreadable)?;
-            Ok((slot.to_string(), done.to_owned()))
-        })
-        .await
+        let said = launch::mark(connection, &self.agent, state, slot).await;
+        let said = said.map_err(|error| Failure::new(ErrorCode::UpgradeNotStarted, error.to_string()))?;
+        match said {
+            Some(Said::Marked { slot, done }) => Ok((slot, done)),
+            Some(Said::Failed { code, text }) if ["slot-transition", "no-such-mark"].contains(&code.as_str()) => {
+                Err(Failure::new(ErrorCode::SlotRefused, text))
+            }
+            Some(Said::Failed { text, .. }) => Err(Failure::new(ErrorCode::SlotsUnreadable, text)),
+            _ => Err(Failure::new(ErrorCode::Internal, "the process that marks slots ended without a word")),
+        }
     }
 
     #[zbus(out_args("slots"))]

@@ -9,6 +9,7 @@ use siris_zfs::Zfs;
 
 use super::{Allowed, Told, install};
 use crate::root::Root;
+use crate::{observe, slots};
 
 /// What the worker says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +29,13 @@ pub enum Said {
         /// What it holds.
         version: String,
     },
+    /// A slot was marked.
+    Marked {
+        /// The slot.
+        slot: String,
+        /// What was done to it, in words.
+        done: String,
+    },
     /// It is over, and nothing is armed.
     Failed {
         /// Stable code.
@@ -35,6 +43,18 @@ pub enum Said {
         /// What, why, and what to do.
         text: String,
     },
+}
+
+/// Marks a slot, and says what was done. Says whether it went well.
+pub fn mark(root: &Root, state: &str, slot: &str, out: &mut dyn Write) -> bool {
+    let result = slots::mark(root, observe::booted_slot(root).slot, state, slot);
+    let said = match &result {
+        Ok(marked) => Said::Marked { slot: marked.slot.to_string(), done: marked.done.to_owned() },
+        Err(error) => Said::Failed { code: error.code().to_owned(), text: crate::chain(error) },
+    };
+    // Who started it waits for this line.
+    let _ = writeln!(out, "{}", serde_json::to_string(&said).unwrap_or_default());
+    result.is_ok()
 }
 
 /// Writes the other slot, and says how it goes. Says whether it went well.
