@@ -94,9 +94,7 @@ impl DatasetName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-}
 
-impl DatasetName {
     /// It and what it lies in, below the pool's root: `a/b`, `a/b/c` of `a/b/c`.
     pub fn from_the_top(&self) -> impl Iterator<Item = &str> {
         let ends = self.0.match_indices('/').map(|(at, _)| at).skip(1).chain([self.0.len()]);

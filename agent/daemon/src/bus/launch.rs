@@ -1,4 +1,4 @@
-//! Starts the worker that writes a slot: on a box as a unit of its own, which may write the OS disk as the agent may
+//! Starts the workers that write and mark slots: on a box each as a unit of its own, which may write the OS disk as the agent may
 //! not; below another root, where there is no service manager, on a thread.
 
 use std::fs::File;
@@ -90,15 +90,15 @@ async fn transient(
     connection: &Connection,
     unit: &str,
     arguments: Vec<&str>,
-    bundle: &OwnedFd,
-    mouth: &OwnedFd,
+    input: &OwnedFd,
+    output: &OwnedFd,
 ) -> zbus::Result<()> {
     let properties: Vec<Property<'_>> = vec![
         ("Description", "Change the slots of the OS disk".into()),
         ("Type", "exec".into()),
         ("ExecStart", Variant::from(vec![(PROGRAM, arguments, false)])),
-        ("StandardInputFileDescriptor", Variant::from(Fd::from(bundle.as_fd()))),
-        ("StandardOutputFileDescriptor", Variant::from(Fd::from(mouth.as_fd()))),
+        ("StandardInputFileDescriptor", Variant::from(Fd::from(input.as_fd()))),
+        ("StandardOutputFileDescriptor", Variant::from(Fd::from(output.as_fd()))),
         ("StandardError", "journal".into()),
         ("CollectMode", "inactive-or-failed".into()),
         // A box at work goes first.
