@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use siris_host::cmd::{Cmd, Tool};
 
-use super::{must_contain, standard};
+use super::{NEW_POOL, must_contain, standard};
 use crate::case::{Case, Tier};
 use crate::contract::promises;
 use crate::deadline;
@@ -88,7 +88,7 @@ fn contract(bench: &Bench<'_>) -> Result<()> {
         written.extend(promises(&fs::read_to_string(entry?.path())?, "org.siris."));
     }
     let vm = standard(bench)?;
-    vm.guest.ok("zpool create -o cachefile=none -R /srv/pools/tank tank /dev/disk/by-id/virtio-data0")?;
+    vm.guest.ok(&format!("{NEW_POOL}new_pool tank /dev/disk/by-id/virtio-data0"))?;
     let guid = vm.guest.ok("zpool get -Ho value guid tank")?;
     let mut live = BTreeSet::new();
     for path in ["", "/upgrade", &format!("/pools/{guid}")] {

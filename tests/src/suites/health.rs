@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{health_is, must_contain, standard};
+use super::{NEW_POOL, health_is, must_contain, standard};
 use crate::case::Case;
 use crate::lab::Bench;
 use crate::vm::Vm;
@@ -68,7 +68,7 @@ fn stopped_unit(bench: &Bench<'_>) -> Result<()> {
 fn offline_vdev(bench: &Bench<'_>) -> Result<()> {
     let vm = standard(bench)?;
     let disk = "/dev/disk/by-id/virtio-data";
-    vm.guest.ok(&format!("zpool create -o cachefile=none -R /srv/pools/tank tank mirror {disk}0 {disk}1"))?;
+    vm.guest.ok(&format!("{NEW_POOL}new_pool tank mirror {disk}0 {disk}1"))?;
     harm_and_mend(&vm, &format!("zpool offline tank {disk}1"), "tank", &format!("zpool online tank {disk}1"))
 }
 

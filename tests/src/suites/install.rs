@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use super::{must_contain, standard};
+use super::{NEW_POOL, must_contain, standard};
 use crate::case::Case;
 use crate::disk;
 use crate::lab::Bench;
@@ -96,9 +96,8 @@ struct Node<'a> {
 fn storage_node<'a>(bench: &Bench<'a>) -> Result<Node<'a>> {
     let vm = standard(bench)?;
     let by_id = "/dev/disk/by-id/virtio-data";
-    vm.guest.ok(&format!(
-        "zpool create -o cachefile=none -R /srv/pools/tank tank raidz2 {by_id}0 {by_id}1 {by_id}2 {by_id}3 && zfs create tank/data"
-    ))?;
+    vm.guest
+        .ok(&format!("{NEW_POOL}new_pool tank raidz2 {by_id}0 {by_id}1 {by_id}2 {by_id}3 && zfs create tank/data"))?;
     let mount = vm.guest.ok("zfs get -Hpo value mountpoint tank/data")?;
     let digest = vm.guest.ok(&format!(
         "head -c 20000000 /dev/urandom > {mount}/file && zfs snapshot tank/data@1568402268 && zpool sync tank && sha256sum < {mount}/file"

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::{health_is, must_contain, standard, standard_spec};
+use super::{NEW_POOL, health_is, must_contain, standard, standard_spec};
 use crate::case::Case;
 use crate::lab::Bench;
 use crate::vm::{Machine, Vm};
@@ -28,7 +28,7 @@ pub fn cases() -> Vec<Case> {
 const DISK: &str = "/dev/disk/by-id/virtio-data";
 
 fn create(vm: &Vm<'_>, name: &str, vdevs: &str) -> Result<()> {
-    vm.guest.ok(&format!("zpool create -o cachefile=none -R /srv/pools/{name} {name} {vdevs}"))?;
+    vm.guest.ok(&format!("{NEW_POOL}new_pool {name} {vdevs}"))?;
     vm.guest.ok(&format!("zfs create {name}/data"))?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{must_contain, standard};
+use super::{NEW_POOL, must_contain, standard};
 use crate::case::Case;
 use crate::lab::Bench;
 use crate::sources::Sources;
@@ -47,7 +47,7 @@ fn there_and_back(bench: &Bench<'_>) -> Result<()> {
     let mut vm = standard(bench)?;
     let disk = "/dev/disk/by-id/virtio-data";
     let sum = vm.guest.ok(&format!(
-        "zpool create -o cachefile=none -R /srv/pools/tank tank mirror {disk}0 {disk}1 && zfs create tank/data && \
+        "{NEW_POOL}new_pool tank mirror {disk}0 {disk}1 && zfs create tank/data && \
          f=$(zfs get -Hpo value mountpoint tank/data)/file && head -c 20000000 /dev/urandom > $f && zpool sync tank && sha256sum < $f"
     ))?;
     ensure!(booted(&vm)?.starts_with("a good 3 "), "{}", booted(&vm)?);

@@ -1,6 +1,6 @@
 //! Makes the pool of a full install: by `zpool create`, on disks whose fences are opened for no longer than that.
 
-use siris_host::cmd::{Cmd, Tool};
+use siris_host::cmd::{Cmd, CmdError, Tool};
 use siris_zfs_label::PoolGuid;
 
 use super::open::Open;
@@ -12,6 +12,9 @@ use crate::plan::{DataDisk, NewPoolPlan};
 
 /// Where it is mounted while it is made: in memory.
 const ALTROOT: &str = "/run/siris/newpool";
+
+/// How often it is tried to be made where udev comes in between.
+const ATTEMPTS: u32 = 3;
 
 /// Makes the pool and exports it; returns the guid that its labels say.
 ///
@@ -28,12 +31,27 @@ pub fn create(host: &Host, plan: &NewPoolPlan) -> Result<PoolGuid, ApplyError> {
     fences.set(true)?;
     // Links of partitions that were just cleared go away first. That they never do is no reason not to go on.
     let _ = Cmd::new(Tool::Udevadm).args(["settle", "--timeout=30"]).run();
-    Cmd::new(Tool::Zpool).args(arguments(plan)).run().map_err(ApplyError::Pool)?;
+    made(plan).map_err(ApplyError::Pool)?;
     Cmd::new(Tool::Zpool).args(["export", &plan.name]).run().map_err(ApplyError::Pool)?;
     fences.set(false)?;
     let facts = observe(host)?;
     let made = facts.pools.iter().find(|pool| pool.name == plan.name && pool.comment.as_ref() == Some(&plan.comment));
     made.map(|pool| pool.guid).ok_or_else(|| ApplyError::NoPool(plan.name.clone()))
+}
+
+/// `zpool create`, which partitions each disk and then opens the partition by its link. Udev reads the new table at the
+/// same time and takes that link away for a moment; ZFS then says that there is no such pool, and has made nothing.
+fn made(plan: &NewPoolPlan) -> Result<(), CmdError> {
+    let create = || Cmd::new(Tool::Zpool).args(arguments(plan)).run();
+    for _ in 1..ATTEMPTS {
+        match create() {
+            Err(CmdError::Failed { tail, .. }) if tail.contains("no such pool or dataset") => {
+                let _ = Cmd::new(Tool::Udevadm).args(["settle", "--timeout=30"]).run();
+            }
+            ended => return ended,
+        }
+    }
+    create()
 }
 
 fn arguments(plan: &NewPoolPlan) -> Vec<String> {

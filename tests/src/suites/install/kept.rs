@@ -12,7 +12,7 @@ use crate::case::Case;
 use crate::disk;
 use crate::lab::Bench;
 use crate::machine::{Bus, Carrier, Firmware, Spec};
-use crate::suites::must_contain;
+use crate::suites::{NEW_POOL, must_contain};
 use crate::vm::Machine;
 
 /// The address of the node, which the new system takes over: the one that QEMU leads SSH to.
@@ -41,14 +41,14 @@ fn shared_disk(bench: &Bench<'_>) -> Result<()> {
     vm.wait_healthy()?;
     // The old system is in use, and its journal not empty, when the power goes.
     let script = format!(
-        "set -e\nd=/dev/disk/by-id/virtio-data0\n\
+        "set -e\n{NEW_POOL}d=/dev/disk/by-id/virtio-data0\n\
          sgdisk -q -n 1:2048:+1M -t 1:ef02 -n 2:0:+4G -n 3:{}:-2M -t 3:bf01 -c 3:pool $d\nudevadm settle\n\
          mkfs.ext4 -q $d-part2\nmkdir /run/old\nmount $d-part2 /run/old\nmkdir -p /run/old/etc/network\n\
          echo 'PRETTY_NAME=\"Old Linux 16.04\"' > /run/old/etc/os-release\necho node7 > /run/old/etc/hostname\n\
          nic=$(ls -d /sys/class/net/*/device | cut -d/ -f5)\n\
          printf 'auto lo\\niface lo inet loopback\\nauto %s\\niface %s inet static\\n address {ADDRESS}\\n netmask 255.255.255.0\\n\
           gateway 10.0.2.2\\n dns-nameservers 10.0.2.3\\n' $nic $nic > /run/old/etc/network/interfaces\nsync\n\
-         zpool create -o cachefile=none -R /srv/pools/shared shared $d-part3\nzfs create shared/data\n\
+         new_pool shared $d-part3\nzfs create shared/data\n\
          head -c 50000000 /dev/urandom > /srv/pools/shared/shared/data/file\nzfs snapshot shared/data@1568402268\n\
          zpool sync shared\nsha256sum < /srv/pools/shared/shared/data/file\n\
          dd if=/dev/zero of=/run/old/big bs=1M count=8 status=none\nsync -d /run/old/big\n",

@@ -14,7 +14,7 @@ use crate::case::Case;
 use crate::disk;
 use crate::lab::Bench;
 use crate::machine::{Bus, Carrier, Firmware, Spec};
-use crate::suites::must_contain;
+use crate::suites::{NEW_POOL, must_contain};
 use crate::vm::Machine;
 
 /// What a pool of the node is made of.
@@ -85,8 +85,9 @@ fn by_id(number: usize) -> String {
 
 /// What makes the pools, and prints a line for each: its name and the digest of its file.
 fn script() -> String {
-    let mut script = String::from(
-        "set -e\nfill() { m=$(zfs get -Hpo value mountpoint $1/data); head -c 3000000 /dev/urandom > $m/file; \
+    let mut script = format!("set -e\n{NEW_POOL}");
+    script.push_str(
+        "fill() { m=$(zfs get -Hpo value mountpoint $1/data); head -c 3000000 /dev/urandom > $m/file; \
          zfs snapshot $1/data@1568402268; zpool sync $1; echo \"SUM $1 $(sha256sum < $m/file)\"; }\n",
     );
     let mut next = 0;
@@ -96,7 +97,7 @@ fn script() -> String {
         };
         let (name, vdevs) = (layout.name, filled(layout.vdevs));
         script += &format!(
-            "{}\nzpool create -o cachefile=none -R /srv/pools/{name} {name} {vdevs}\nzfs create {name}/data\nfill {name}\n{}\n",
+            "{}\nnew_pool {name} {vdevs}\nzfs create {name}/data\nfill {name}\n{}\n",
             filled(layout.before),
             filled(layout.after)
         );
@@ -104,7 +105,7 @@ fn script() -> String {
     }
     // The target had a pool, which was destroyed.
     let former = by_id(TARGET);
-    script += &format!("zpool create -o cachefile=none -R /srv/pools/former former {former}\nzpool destroy former\n");
+    script += &format!("new_pool former {former}\nzpool destroy former\n");
     let [plain, one, two, half] = OLD.map(by_id);
     script += &format!(
         "old() {{ mkfs.ext4 -q $1; mkdir /run/$2; mount $1 /run/$2; mkdir /run/$2/etc; echo $2 > /run/$2/etc/hostname; \

@@ -15,28 +15,36 @@ use anyhow::{Context, Result, bail, ensure};
 use siris_host::cmd::{Cmd, Tool};
 use siris_slots::table::{self, Table};
 
-use super::{AGAIN, DISKS, INSTALL, answers, digests, first_boot, spec, start, storage_node, with_medium};
+use super::{AGAIN, DISKS, INSTALL, answers, digests, spec, start, storage_node, with_medium};
 use crate::case::Case;
 use crate::disk::{self, Partitions};
 use crate::lab::{Bench, Lab, remove_dir};
 use crate::machine::{Bus, Carrier, Firmware, Spec};
-use crate::vm::{BOOT, Machine, Vm};
+use crate::vm::{BOOT, Machine};
 use crate::writelog::{Cut, Follower, SECTOR, WriteLog};
 
 /// The suite's cases.
 pub fn cases() -> Vec<Case> {
-    vec![
-        Case::quick(
-            super::GROUP,
-            "at each write of an install a power cut leaves the old system, none, or the new one",
-            judged,
-        ),
-        Case::quick(super::GROUP, "after a power cut anywhere in an install, the next one completes it", |bench| {
-            completed(bench, 6)
-        }),
-        Case::full(super::GROUP, "the same at sixty places", |bench| completed(bench, 60)),
-    ]
+    let mut cases: Vec<Case> = (0..PLACES)
+        .map(|place| {
+            let name =
+                format!("after a power cut in an install, place {} of {PLACES}, the next one completes it", place + 1);
+            Case::quick(super::GROUP, name, move |bench| completed_at(bench, place))
+        })
+        .collect();
+    cases.push(Case::quick(
+        super::GROUP,
+        "at each write of an install a power cut leaves the old system, none, or the new one",
+        judged,
+    ));
+    cases.push(Case::full(super::GROUP, "after a power cut at sixty places of an install", |bench| {
+        completed(bench, 60)
+    }));
+    cases
 }
+
+/// Places at which the quick tier cuts the power.
+const PLACES: usize = 6;
 
 /// What holds a partition table, and nothing of a system, at either end of a disk.
 const TABLE: u64 = 64 << 10;
@@ -193,15 +201,20 @@ fn completed(bench: &Bench<'_>, wanted: usize) -> Result<()> {
     let log = recorded.log()?;
     let cuts = spread(&log, wanted);
     for (number, cut) in cuts.iter().enumerate() {
-        // Some are booted as well: of six two, of sixty six.
-        let boots = number % if wanted < 10 { 3 } else { 10 } == 1;
-        complete(bench, &recorded, &log, *cut, boots).with_context(|| format!("{cut:?}"))?;
+        complete(bench, &recorded, &log, *cut).with_context(|| format!("{cut:?}"))?;
+        println!("       {} of {wanted}: {cut:?}, completed and booted", number + 1);
     }
-    println!("       {} cuts, each completed by the next install", cuts.len());
     Ok(())
 }
 
-fn complete(bench: &Bench<'_>, recorded: &Recorded, log: &WriteLog, cut: Cut, boots: bool) -> Result<()> {
+fn completed_at(bench: &Bench<'_>, place: usize) -> Result<()> {
+    let recorded = recorded(bench)?;
+    let log = recorded.log()?;
+    let cut = spread(&log, PLACES)[place];
+    complete(bench, &recorded, &log, cut).with_context(|| format!("{cut:?}"))
+}
+
+fn complete(bench: &Bench<'_>, recorded: &Recorded, log: &WriteLog, cut: Cut) -> Result<()> {
     let base = bench.dir().join("cut.raw");
     let copy = Cmd::new(Tool::Cp).args(["--sparse=always", "--reflink=auto"]).arg(recorded.file("before")).arg(&base);
     copy.run()?;
@@ -228,21 +241,10 @@ fn complete(bench: &Bench<'_>, recorded: &Recorded, log: &WriteLog, cut: Cut, bo
         vm.switched_off(Duration::from_secs(180))?
     };
     ensure!(digests(&machine)? == before, "a disk of the pool is not what it was before");
-    if boots {
-        machine.spec_mut().medium = None;
-        machine.spec_mut().credentials.clear();
-        let vm = if finished { booted(machine)? } else { first_boot(machine)? };
-        ensure!(vm.guest.ok("zpool list -Ho name,health")? == "tank\tONLINE", "the pool was not imported");
-    }
-    Ok(())
-}
-
-/// It may have found itself on its pool before the power was cut, or finds itself now.
-fn booted(machine: Machine<'_>) -> Result<Vm<'_>> {
+    machine.spec_mut().medium = None;
+    machine.spec_mut().credentials.clear();
+    // What it says once its pool is imported and has told it who it is.
     let mut vm = machine.start()?;
-    if vm.serial.wait(AGAIN, BOOT / 3).is_ok() {
-        vm.serial.forget();
-    }
-    vm.wait_healthy()?;
-    Ok(vm)
+    vm.serial.wait(AGAIN, BOOT).context("the new system finds itself on its pool")?;
+    vm.cut_power().map(drop)
 }

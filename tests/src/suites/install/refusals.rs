@@ -11,6 +11,7 @@ use crate::case::Case;
 use crate::disk;
 use crate::lab::Bench;
 use crate::machine::{Bus, Carrier, Firmware, Spec};
+use crate::suites::NEW_POOL;
 use crate::vm::{Machine, Vm};
 
 /// The suite's cases.
@@ -29,8 +30,8 @@ const LOST: [usize; 2] = [4, 5];
 /// What a bundle is made of.
 const MEMBERS: [&str; 5] = ["manifest.toml", "manifest.sig", "tree", "boot", "root"];
 
-const NODE: &str = "set -e\nd=/dev/disk/by-id/virtio-data\nmk() { zpool create -o cachefile=none -R /srv/pools/$1 \"$@\"; }\n\
-    mk tank raidz1 ${d}0 ${d}1 ${d}2\nmk gone raidz1 ${d}3 ${d}4 ${d}5\nmk future ${d}6\nmk young ${d}7\n\
+const NODE: &str = "set -e\nd=/dev/disk/by-id/virtio-data\n\
+    new_pool tank raidz1 ${d}0 ${d}1 ${d}2\nnew_pool gone raidz1 ${d}3 ${d}4 ${d}5\nnew_pool future ${d}6\nnew_pool young ${d}7\n\
     for p in tank gone future young; do zpool sync $p; done\nzpool export future\nzpool export young\n\
     # Features of a ZFS to come: one that is needed to open the pool, one that is needed later.\n\
     zhack -d /dev feature enable -d 'of a ZFS to come' future org.example:needed\n\
@@ -123,7 +124,7 @@ fn every_reason(bench: &Bench<'_>) -> Result<()> {
         .with_data_disks(&SIZES);
     let mut vm = Machine::new(bench, node)?.start()?;
     vm.wait_healthy()?;
-    let made = vm.guest.run_for(Duration::from_secs(240), "bash -s", NODE.as_bytes())?;
+    let made = vm.guest.run_for(Duration::from_secs(240), "bash -s", format!("{NEW_POOL}{NODE}").as_bytes())?;
     ensure!(made.status == Some(0), "the node: {made}");
     let node = vm.cut_power()?;
 
