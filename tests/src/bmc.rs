@@ -144,7 +144,7 @@ impl<'a> Bmc<'a> {
     /// When the BMC refuses.
     pub fn insert(&self, image: &str) -> Result<()> {
         let body = format!("{{\"Image\": \"{}/{image}\"}}", self.images);
-        self.send("POST", &format!("Managers/{ID}/VirtualMedia/Cd/Actions/VirtualMedia.InsertMedia"), &body)
+        self.send("POST", &format!("Systems/{ID}/VirtualMedia/Cd/Actions/VirtualMedia.InsertMedia"), &body)
     }
 
     /// Takes it out.
@@ -152,7 +152,7 @@ impl<'a> Bmc<'a> {
     /// # Errors
     /// When the BMC refuses.
     pub fn eject(&self) -> Result<()> {
-        self.send("POST", &format!("Managers/{ID}/VirtualMedia/Cd/Actions/VirtualMedia.EjectMedia"), "{}")
+        self.send("POST", &format!("Systems/{ID}/VirtualMedia/Cd/Actions/VirtualMedia.EjectMedia"), "{}")
     }
 
     /// What the next start is from: `Cd` or `Hdd`.

@@ -288,7 +288,7 @@ impl BoxConfig {
     pub fn commit(&self, root: &Root) -> Result<(), ConfigError> {
         let mut table = self.table.clone();
         table.insert("schema".into(), Value::Integer(1));
-        root.ensure(CONFIG, table.to_string().as_bytes(), 0o644).map(drop).map_err(ConfigError::Write)
+        root.ensure_kept(CONFIG, table.to_string().as_bytes(), 0o644).map_err(ConfigError::Write)
     }
 }
 

@@ -13,7 +13,7 @@ use siris_agent::host_keys::ensure_host_key;
 use siris_agent::pools::import::{Outcome, import_pools};
 use siris_agent::pools::memory;
 use siris_agent::provision::{self, Credentials};
-use siris_agent::root::{ESCROW_FAULT, Root};
+use siris_agent::root::{ESCROW_FAULT, ESCROW_WANTED, Root};
 use siris_agent::upgrade::{Allowed, worker};
 use siris_agent::{observe, run, slots};
 use siris_host::cmd::{Cmd, Tool};
@@ -110,6 +110,8 @@ fn main() -> anyhow::Result<()> {
             })
         }
         Some(Command::Escrow) => {
+            // Before the look: what changes from now on is looked at again.
+            root.remove(ESCROW_WANTED)?;
             let kept = keep_escrow(&root);
             // The agent says it as one of the box's faults.
             let fault =

@@ -29,6 +29,8 @@ pub const POOLS: &str = "/var/lib/siris/pools.toml";
 pub const BOOT_IMPORTS: &str = "/run/siris/boot-imports.toml";
 /// Why the last try to keep the escrow failed.
 pub const ESCROW_FAULT: &str = "/run/siris/escrow-fault";
+/// Its existence says that what makes the box itself has changed since it was last kept on the pools.
+pub const ESCROW_WANTED: &str = "/run/siris/escrow-wanted";
 /// Faults that `provision` found in this boot.
 pub const PROVISION_FAULTS: &str = "/run/siris/provision-faults";
 
@@ -51,6 +53,31 @@ impl Root {
     pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         self.0.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// As [`Root::ensure`], for a file that makes the box itself: if it changed, it is to be kept on the pools.
+    ///
+    /// # Errors
+    /// When the file cannot be written; the old one stays.
+    pub fn ensure_kept(&self, path: &str, bytes: &[u8], mode: u32) -> io::Result<()> {
+        if self.ensure(path, bytes, mode)?
+            && let Err(error) = self.write(ESCROW_WANTED, b"", 0o644)
+        {
+            // It is kept at the next boot at the latest.
+            eprintln!("cannot ask for the box's identity to be kept on its pools: {error}");
+        }
+        Ok(())
+    }
+
+    /// Removes a file that may be absent.
+    ///
+    /// # Errors
+    /// When it is still there.
+    pub fn remove(&self, path: &str) -> io::Result<()> {
+        match fs::remove_file(self.path(path)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// The file's text; `None` when there is no such file.
@@ -129,5 +156,17 @@ mod tests {
         assert_eq!(root.read("/var/lib/siris/x").unwrap().as_deref(), Some("1"));
         assert_eq!(fs::read_dir(root.path("/var/lib/siris")).unwrap().count(), 1, "a temporary file is left");
         assert_eq!(root.read("/absent").unwrap(), None);
+    }
+
+    #[test]
+    fn a_change_of_what_makes_the_box_itself_leaves_word() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        root.ensure_kept("/etc/siris/config.toml", b"1", 0o644).unwrap();
+        assert!(root.path(ESCROW_WANTED).exists());
+        root.remove(ESCROW_WANTED).unwrap();
+        root.remove(ESCROW_WANTED).unwrap();
+        root.ensure_kept("/etc/siris/config.toml", b"1", 0o644).unwrap();
+        assert!(!root.path(ESCROW_WANTED).exists());
     }
 }

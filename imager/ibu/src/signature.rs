@@ -153,6 +153,7 @@ impl VerifyError {
             Self::KeyEpoch { .. } => "key-epoch",
             Self::DevelopmentKey { .. } => "development-key",
             Self::UnknownKey { .. } => "unknown-key",
+            Self::Signatures(KeyFileError::Parse { .. }) => "signatures-unreadable",
             Self::Signatures(error) => error.code(),
             Self::Manifest(error) => error.code(),
         }

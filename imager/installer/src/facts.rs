@@ -355,6 +355,8 @@ pub enum Opened {
         /// Without these it can be read, but not written.
         write: Vec<String>,
     },
+    /// It has features that this system's ZFS cannot read it without, and does not name.
+    Unsupported,
     /// It could not be opened, for this reason.
     Failed(String),
 }

@@ -109,7 +109,7 @@ pub fn store(root: &Root, memory: &Memory) -> Result<(), MemoryError> {
     };
     let file = MemoryFile { schema: 1, pool: memory.iter().map(entry).collect() };
     let text = toml::to_string(&file).map_err(|e| MemoryError::Damaged(POOLS, e.to_string()))?;
-    root.ensure(POOLS, text.as_bytes(), 0o644).map(drop).map_err(|e| MemoryError::Write(POOLS, e))
+    root.ensure_kept(POOLS, text.as_bytes(), 0o644).map_err(|e| MemoryError::Write(POOLS, e))
 }
 
 /// Reads the record of this boot's import; `None` while there is none.

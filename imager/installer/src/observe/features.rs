@@ -25,9 +25,15 @@ pub fn open_pools(host: &Host, facts: &mut Facts) {
     }
     for pool in &mut facts.pools {
         if pool.state != PoolState::Destroyed && pool.health != Health::Incomplete {
-            pool.opened = Some(open(host, pool).unwrap_or_else(Opened::Failed));
+            pool.opened = Some(open(host, pool).unwrap_or_else(failed));
         }
     }
+}
+
+/// What `zdb` means by its last words.
+fn failed(why: String) -> Opened {
+    // ENOTSUP, as C names it: what ZFS answers to a feature that it has to know.
+    if why.contains("Operation not supported") { Opened::Unsupported } else { Opened::Failed(why) }
 }
 
 fn open(host: &Host, pool: &Pool) -> Result<Opened, String> {
@@ -72,7 +78,15 @@ fn entries(text: &str) -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
-    use super::entries;
+    use super::{entries, failed};
+    use crate::facts::Opened;
+
+    #[test]
+    fn a_pool_with_features_to_come_is_not_one_that_is_damaged() {
+        let ended = |why: &str| format!("zdb -e -p /run/x -dddd tank 1: exit status: 1\nzdb: can't open 'tank': {why}");
+        assert_eq!(failed(ended("Operation not supported")), Opened::Unsupported);
+        assert!(matches!(failed(ended("Input/output error")), Opened::Failed(_)));
+    }
 
     #[test]
     fn the_entries_of_a_dumped_object_are_read() {

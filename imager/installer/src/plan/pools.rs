@@ -176,13 +176,20 @@ fn features(pool: &Pool, name: &str, image: &Image, refusals: &mut Refusals) {
             );
             (none, none)
         }
-        None => (none, none),
+        Some(Opened::Unsupported) | None => (none, none),
     };
     let version_ok = pool.version == 5000 || pool.version <= 28;
     if !version_ok {
         let what =
             format!("{name} has version {}, which ZFS {} of this image does not know", pool.version, zfs.version);
         refusals.add("pool-features", what, "use an image with a newer ZFS");
+    }
+    if pool.opened == Some(Opened::Unsupported) && zfs.cannot_read(&pool.features).is_empty() {
+        refusals.add(
+            "pool-features",
+            format!("{name} has features without which ZFS {} of this image cannot read it", zfs.version),
+            "use an image with a newer ZFS",
+        );
     }
     let unknown = [("read", zfs.cannot_read(pool.features.iter().chain(read))), ("write", zfs.cannot_write(write))];
     for (verb, unknown) in unknown.into_iter().filter(|(_, unknown)| !unknown.is_empty()) {

@@ -113,6 +113,7 @@ fn every_reason_has_its_code() {
         ("pool-features", |f| tank(f).features.push("org.example:new".into()), &[]),
         ("pool-features", |f| tank(f).opened = Some(features(&["org.example:new"], &[])), &[]),
         ("pool-features", |f| tank(f).opened = Some(features(&[], &["org.example:new"])), &[]),
+        ("pool-features", |f| tank(f).opened = Some(Opened::Unsupported), &[]),
         ("pool-unreadable", |f| tank(f).opened = Some(Opened::Failed("no".into())), &[]),
         ("pool-features", |f| tank(f).version = 4000, &[]),
         ("destroy-unknown", |_| {}, &[("[other-os]", "[[destroy]]\nname = \"tank\"\nguid = \"1\"\n[other-os]")]),

@@ -42,7 +42,7 @@ fn shared_disk(bench: &Bench<'_>) -> Result<()> {
     // The old system is in use, and its journal not empty, when the power goes.
     let script = format!(
         "set -e\n{NEW_POOL}d=/dev/disk/by-id/virtio-data0\n\
-         sgdisk -q -n 1:2048:+1M -t 1:ef02 -n 2:0:+4G -n 3:{}:-2M -t 3:bf01 -c 3:pool $d\nudevadm settle\n\
+         udevadm lock --device $d sgdisk -q -n 1:2048:+1M -t 1:ef02 -n 2:0:+4G -n 3:{}:-2M -t 3:bf01 -c 3:pool $d\nudevadm wait --settle --timeout=60 $d-part2 $d-part3\n\
          mkfs.ext4 -q $d-part2\nmkdir /run/old\nmount $d-part2 /run/old\nmkdir -p /run/old/etc/network\n\
          echo 'PRETTY_NAME=\"Old Linux 16.04\"' > /run/old/etc/os-release\necho node7 > /run/old/etc/hostname\n\
          nic=$(ls -d /sys/class/net/*/device | cut -d/ -f5)\n\

@@ -42,7 +42,7 @@ const LAYOUTS: &[Layout] = &[
     Layout { answer: Some("members = 7\n"), ..plain("whole", 7, "raidz2 {0} {1} {2} {3} log {4} cache {5} spare {6}") },
     plain("spread", 4, "draid1:2d:1s:4c {0} {1} {2} {3}"),
     Layout {
-        before: "for d in {0} {1}; do sgdisk -q -n 1:0:+32M -n 2:0:0 $d; done; udevadm settle",
+        before: "for d in {0} {1}; do udevadm lock --device $d sgdisk -q -n 1:0:+32M -n 2:0:0 $d; udevadm wait --settle --timeout=60 $d-part2; done",
         ..plain("parts", 2, "mirror {0}-part2 {1}-part2")
     },
     Layout {

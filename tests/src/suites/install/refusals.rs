@@ -23,26 +23,28 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// The disks of the node: `tank` on 0 to 2, `gone` on 3 to 5 (two of which are lost), `future` on 6, `young` on 7, a
-/// small blank one, an old system with netplan, and an old file system.
-const SIZES: [u32; 11] = [192, 192, 192, 192, 192, 192, 192, 192, 64, 16 * 1024, 192];
+/// small blank one, an old system with netplan, an old file system, and `older` on 11.
+const SIZES: [u32; 12] = [192, 192, 192, 192, 192, 192, 192, 192, 64, 16 * 1024, 192, 192];
 const LOST: [usize; 2] = [4, 5];
 
 /// What a bundle is made of.
 const MEMBERS: [&str; 5] = ["manifest.toml", "manifest.sig", "tree", "boot", "root"];
 
 const NODE: &str = "set -e\nd=/dev/disk/by-id/virtio-data\n\
-    new_pool tank raidz1 ${d}0 ${d}1 ${d}2\nnew_pool gone raidz1 ${d}3 ${d}4 ${d}5\nnew_pool future ${d}6\nnew_pool young ${d}7\n\
-    for p in tank gone future young; do zpool sync $p; done\nzpool export future\nzpool export young\n\
-    # Features of a ZFS to come: one that is needed to open the pool, one that is needed later.\n\
+    new_pool tank raidz1 ${d}0 ${d}1 ${d}2\nnew_pool gone raidz1 ${d}3 ${d}4 ${d}5\nnew_pool future ${d}6\nnew_pool young ${d}7\nnew_pool older ${d}11\n\
+    for p in tank gone future young older; do zpool sync $p; done\nfor p in future young older; do zpool export $p; done\n\
+    # Features of a ZFS to come, needed: to open the pool, so that labels name it; to read it; to write it.\n\
     zhack -d /dev feature enable -d 'of a ZFS to come' future org.example:needed\n\
     zhack -d /dev feature ref -m future org.example:needed\n\
     zhack -d /dev feature enable -d 'of a ZFS to come' young org.example:later\n\
     zhack -d /dev feature ref young org.example:later\n\
+    zhack -d /dev feature enable -r -d 'of a ZFS to come' older org.example:written\n\
+    zhack -d /dev feature ref older org.example:written\n\
     mkfs.ext4 -q ${d}10\nmkfs.ext4 -q ${d}9\nmkdir /run/old\nmount ${d}9 /run/old\nmkdir -p /run/old/etc/netplan\n\
     echo 'PRETTY_NAME=\"Old Linux 22.04\"' > /run/old/etc/os-release\n\
     nic=$(ls -d /sys/class/net/*/device | cut -d/ -f5)\n\
-    printf 'network:\n  version: 2\n  ethernets:\n    %s:\n      addresses: [10.0.2.66/24]\n      nameservers: {addresses: [10.0.2.3]}\n\
-      routes: [{to: default, via: 10.0.2.2}]\n' $nic > /run/old/etc/netplan/01.yaml\numount /run/old\nsync\n";
+    printf 'network: {version: 2, ethernets: {%s: {addresses: [10.0.2.66/24], nameservers: {addresses: [10.0.2.3]}, \
+    routes: [{to: default, via: 10.0.2.2}]}}}\n' $nic > /run/old/etc/netplan/01.yaml\numount /run/old\nsync\n";
 
 /// Answers, and what is said to them.
 struct Refusal {
@@ -77,6 +79,12 @@ const REFUSALS: &[Refusal] = &[
     },
     Refusal {
         answers: "[target]\ndisk = \"serial:os\"\n[[pools]]\nname = \"young\"\n",
+        status: 3,
+        code: "pool-features",
+        todo: "newer ZFS",
+    },
+    Refusal {
+        answers: "[target]\ndisk = \"serial:os\"\n[[pools]]\nname = \"older\"\n",
         status: 3,
         code: "pool-features",
         todo: "newer ZFS",
@@ -227,7 +235,8 @@ fn tampered_medium(bench: &Bench<'_>) -> Result<()> {
         let said = vm.serial.text();
         let line = said.lines().find(|line| line.contains("stopped:")).unwrap_or_default();
         println!("       {member}: {}", line.trim());
-        let codes = ["(image-tampered)", "(member-digest)", "(bad-signature)", "(bundle-malformed)"];
+        let codes =
+            ["(image-tampered)", "(member-digest)", "(bad-signature)", "(signatures-unreadable)", "(bundle-malformed)"];
         ensure!(codes.iter().any(|code| line.contains(code)), "{member} was changed: {line}");
         let machine = vm.cut_power()?;
         ensure!(disk::digest(bench.lab, &machine.disk("os"))? == before, "the OS disk was written to");
