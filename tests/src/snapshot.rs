@@ -73,7 +73,12 @@ fn make<'a>(
     prepare: impl FnOnce(&mut Vm<'a>) -> Result<()>,
 ) -> Result<()> {
     drop_old(bench.lab)?;
-    let mut vm = Machine::new(bench, spec.clone())?.start()?;
+    // What starts from a medium has nothing on its disk yet.
+    let machine = match spec.medium {
+        Some(_) => Machine::blank(bench, spec.clone())?,
+        None => Machine::new(bench, spec.clone())?,
+    };
+    let mut vm = machine.start()?;
     prepare(&mut vm)?;
     let half = saved.with_extension("half");
     remove_dir(&half)?;

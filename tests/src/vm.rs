@@ -276,6 +276,18 @@ impl<'a> Vm<'a> {
         self.wait_healthy()
     }
 
+    /// Plugs a disk into its virtio-scsi controller while it runs: a qcow2 file, seen with this serial number.
+    ///
+    /// # Errors
+    /// When QEMU does not take it.
+    pub fn plug(&mut self, serial: &str, disk: &Path, unit: u32) -> Result<()> {
+        let file = json!({ "driver": "file", "filename": disk });
+        self.qmp.execute("blockdev-add", json!({ "driver": "qcow2", "node-name": serial, "file": file }))?;
+        let device =
+            json!({ "driver": "scsi-hd", "drive": serial, "bus": "scsi.0", "scsi-id": unit, "serial": serial });
+        self.qmp.execute("device_add", device).map(drop)
+    }
+
     /// Pulls the plug.
     ///
     /// # Errors

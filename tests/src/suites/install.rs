@@ -144,12 +144,23 @@ fn spec(bench: &Bench<'_>, firmware: Firmware, bus: Bus, carrier: Carrier, answe
     Ok(spec)
 }
 
-/// Chooses the menu's default at once.
-fn start<'a>(machine: Machine<'a>) -> Result<Vm<'a>> {
-    let mut vm = machine.start()?;
+/// Chooses the default of the medium's menu at once.
+fn start(vm: &mut Vm<'_>) -> Result<()> {
     vm.serial.wait("executed automatically", Duration::from_secs(120)).context("the medium's menu")?;
-    vm.serial.type_text("\r")?;
+    vm.serial.type_text("\r")
+}
+
+/// The machine, switched on, with that chosen.
+fn started<'a>(machine: Machine<'a>) -> Result<Vm<'a>> {
+    let mut vm = machine.start()?;
+    start(&mut vm)?;
     Ok(vm)
+}
+
+/// Waits until a live system has shown its disks, and lets us in.
+fn look(vm: &mut Vm<'_>) -> Result<()> {
+    vm.serial.wait("Nothing was written", INSTALL).context("the table of disks")?;
+    vm.guest.connect(Duration::from_secs(120)).context("the live system's SSH")
 }
 
 fn replace(bench: &Bench<'_>, firmware: Firmware, bus: Bus, carrier: Carrier) -> Result<()> {
@@ -157,7 +168,7 @@ fn replace(bench: &Bench<'_>, firmware: Firmware, bus: Bus, carrier: Carrier) ->
     let target = "[target]\ndisk = \"serial:os\"\n[[pools]]\nname = \"tank\"\nmembers = 4\n";
     let machine = with_medium(bench, &node, spec(bench, firmware, bus, carrier, &answers(bench, target)?)?)?;
     let before = digests(&machine)?;
-    let mut vm = start(machine)?;
+    let mut vm = started(machine)?;
     vm.serial.wait("proven:", INSTALL).context("install")?;
     let mut machine = vm.switched_off(Duration::from_secs(180))?;
     ensure!(digests(&machine)? == before, "a disk of the pool is not what it was before the install");
@@ -207,7 +218,7 @@ fn slow_and_pulled(bench: &Bench<'_>) -> Result<()> {
     let mut spec = Spec::bare(Firmware::Bios, Bus::Sata).with_medium(Carrier::UsbCd, iso);
     spec.memory_mib = 4096;
     spec.medium.iter_mut().for_each(|medium| medium.rate = Some(SLOW));
-    let mut vm = start(Machine::blank(bench, spec)?)?;
+    let mut vm = started(Machine::blank(bench, spec)?)?;
     // The boot loader reads kernel and initrd at that rate too.
     vm.serial.wait("s after the kernel: loading", Duration::from_secs(400))?;
     let said = vm.serial.text();
@@ -274,7 +285,7 @@ fn by_hand(bench: &Bench<'_>) -> Result<()> {
 fn looked_at(bench: &Bench<'_>) -> Result<()> {
     let mut spec = Spec::bare(Firmware::Uefi, Bus::Virtio).with_medium(Carrier::UsbCd, bench.lab.iso()?);
     spec.memory_mib = 4096;
-    let mut vm = start(Machine::blank(bench, spec)?)?;
+    let mut vm = started(Machine::blank(bench, spec)?)?;
     vm.serial.wait("serial", INSTALL).context("the table of disks")?;
     vm.serial.wait("Nothing was written", Duration::from_secs(60))?;
     let machine = vm.cut_power()?;
@@ -291,7 +302,7 @@ fn refused(bench: &Bench<'_>) -> Result<()> {
     let spec = spec(bench, Firmware::Bios, Bus::Sata, Carrier::UsbCd, &answers(bench, target)?)?;
     let machine = with_medium(bench, &node, spec)?;
     let (before, blank) = (digests(&machine)?, disk::digest(bench.lab, &machine.disk("os"))?);
-    let mut vm = start(machine)?;
+    let mut vm = started(machine)?;
     vm.serial.wait("target-in-pool", INSTALL).context("the refusal")?;
     vm.serial.wait("ended with status 3", Duration::from_secs(60))?;
     let machine = vm.cut_power()?;

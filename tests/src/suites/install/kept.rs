@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{INSTALL, answers, escrow_is_on, first_boot, spec, start};
+use super::{INSTALL, answers, escrow_is_on, first_boot, spec, started};
 use crate::case::Case;
 use crate::disk;
 use crate::lab::Bench;
@@ -69,7 +69,7 @@ fn shared_disk(bench: &Bench<'_>) -> Result<()> {
     let machine = Machine::blank(bench, spec)?;
     fs::rename(node.disk("data0"), machine.disk("os"))?;
     let before = digest(bench, &machine.disk("os"))?;
-    let mut vm = start(machine)?;
+    let mut vm = started(machine)?;
     vm.serial.wait("proven:", INSTALL).context("install")?;
     let mut machine = vm.switched_off(Duration::from_secs(180))?;
     ensure!(digest(bench, &machine.disk("os"))? == before, "the pool's partition is not what it was before");

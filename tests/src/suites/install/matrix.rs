@@ -7,9 +7,8 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
 
-use super::{INSTALL, answers, digests, escrow_is_on, first_boot, spec, start};
+use super::{INSTALL, answers, digests, escrow_is_on, first_boot, spec, started};
 use crate::case::Case;
 use crate::disk;
 use crate::lab::Bench;
@@ -166,13 +165,10 @@ fn every_layout(bench: &Bench<'_>) -> Result<()> {
     fs::rename(node.disk(&format!("data{LATE}")), &late)?;
     let (before, late_before) = (digests(&machine)?, disk::digest(bench.lab, &late)?);
 
-    let mut vm = start(machine)?;
+    let mut vm = started(machine)?;
     vm.serial.wait("writing to /dev/", INSTALL).context("the first write")?;
     // In the middle of it, somebody plugs a disk in.
-    let file = json!({ "driver": "file", "filename": late });
-    vm.qmp.execute("blockdev-add", json!({ "driver": "qcow2", "node-name": "late", "file": file }))?;
-    let device = json!({ "driver": "scsi-hd", "drive": "late", "bus": "scsi.0", "scsi-id": 100, "serial": "late" });
-    vm.qmp.execute("device_add", device)?;
+    vm.plug("late", &late, 100)?;
     vm.serial.wait("proven:", INSTALL).context("install")?;
     let mut machine = vm.switched_off(Duration::from_secs(240))?;
     ensure!(digests(&machine)? == before, "a disk is not what it was before the install");

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -13,14 +14,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use siris_host::cmd::{Cmd, Tool};
+use siris_ibu::Sha256;
 use siris_slots::table::{self, Table};
 
-use super::{AGAIN, DISKS, INSTALL, answers, digests, spec, start, storage_node, with_medium};
+use super::{AGAIN, DISKS, INSTALL, answers, digests, look, spec, start, started, storage_node, with_medium};
 use crate::case::Case;
 use crate::disk::{self, Partitions};
 use crate::lab::{Bench, Lab, remove_dir};
 use crate::machine::{Bus, Carrier, Firmware, Spec};
-use crate::vm::{BOOT, Machine};
+use crate::snapshot;
+use crate::vm::{BOOT, Machine, Vm};
 use crate::writelog::{Cut, Follower, SECTOR, WriteLog};
 
 /// The suite's cases.
@@ -69,18 +72,20 @@ impl Recorded {
     }
 }
 
-fn machine(bench: &Bench<'_>) -> Result<Spec> {
-    let target = "[target]\ndisk = \"serial:os\"\n[[pools]]\nname = \"tank\"\nmembers = 4\n";
-    spec(bench, Firmware::Bios, Bus::Sata, Carrier::SataCd, &answers(bench, target)?)
+const TARGET: &str = "[target]\ndisk = \"serial:os\"\n[[pools]]\nname = \"tank\"\nmembers = 4\n";
+/// The installer's status where the disk has been installed with these answers already.
+const ALREADY: i32 = 7;
+
+/// When the medium was made.
+fn stamp(lab: &Lab) -> Result<u64> {
+    Ok(fs::metadata(lab.iso()?)?.modified()?.duration_since(std::time::UNIX_EPOCH)?.as_secs())
 }
 
 /// The recording, made once for an image and its medium: a storage node that runs an older install is installed anew.
 fn recorded(bench: &Bench<'_>) -> Result<Recorded> {
     let lab = bench.lab;
     let _one_at_a_time = RECORDING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let medium = fs::metadata(lab.iso()?)?;
-    let stamp = medium.modified()?.duration_since(std::time::UNIX_EPOCH)?.as_secs();
-    let dir = lab.cache().join(format!("install-{}-{stamp}", lab.image().identity()));
+    let dir = lab.cache().join(format!("install-{}-{}", lab.image().identity(), stamp(lab)?));
     if dir.exists() {
         return Ok(Recorded { dir });
     }
@@ -89,11 +94,11 @@ fn recorded(bench: &Bench<'_>) -> Result<Recorded> {
     fs::create_dir_all(&half.dir)?;
     let node = storage_node(bench)?.machine;
     raw(lab, &node.disk("os"), &half.file("before"))?;
-    let mut spec = machine(bench)?;
+    let mut spec = spec(bench, Firmware::Bios, Bus::Sata, Carrier::SataCd, &answers(bench, TARGET)?)?;
     spec.record_os = true;
     let machine = with_medium(bench, &node, spec)?;
     fs::rename(node.disk("os"), machine.disk("os"))?;
-    let mut vm = start(machine)?;
+    let mut vm = started(machine)?;
     vm.serial.wait("proven:", INSTALL).context("the install that is recorded")?;
     let machine = vm.switched_off(Duration::from_secs(180))?;
     raw(lab, &machine.disk("os"), &half.file("after"))?;
@@ -201,8 +206,8 @@ fn completed(bench: &Bench<'_>, wanted: usize) -> Result<()> {
     let log = recorded.log()?;
     let cuts = spread(&log, wanted);
     for (number, cut) in cuts.iter().enumerate() {
-        complete(bench, &recorded, &log, *cut).with_context(|| format!("{cut:?}"))?;
-        println!("       {} of {wanted}: {cut:?}, completed and booted", number + 1);
+        complete(bench, &recorded, &log, *cut, number % 10 == 1).with_context(|| format!("{cut:?}"))?;
+        println!("       {} of {wanted}: {cut:?}, completed", number + 1);
     }
     Ok(())
 }
@@ -211,10 +216,32 @@ fn completed_at(bench: &Bench<'_>, place: usize) -> Result<()> {
     let recorded = recorded(bench)?;
     let log = recorded.log()?;
     let cut = spread(&log, PLACES)[place];
-    complete(bench, &recorded, &log, cut).with_context(|| format!("{cut:?}"))
+    complete(bench, &recorded, &log, cut, true).with_context(|| format!("{cut:?}"))
 }
 
-fn complete(bench: &Bench<'_>, recorded: &Recorded, log: &WriteLog, cut: Cut) -> Result<()> {
+/// A live system in memory, of a machine that has no disk yet but a blank one; made once, and kept.
+fn live<'a>(bench: &Bench<'a>) -> Result<Vm<'a>> {
+    let mut spec = Spec::bare(Firmware::Bios, Bus::Sata)
+        .with("ssh.authorized_keys.root", &bench.lab.public_key()?)
+        .with_medium(Carrier::SataCd, bench.lab.iso()?)
+        .on_scsi();
+    spec.memory_mib = 4096;
+    let mut vm = snapshot::restored(bench, &spec, &format!("live {}", stamp(bench.lab)?), |vm| {
+        start(vm)?;
+        look(vm)?;
+        vm.guest.disconnect();
+        Ok(())
+    })?;
+    vm.guest.connect(Duration::from_secs(60))?;
+    Ok(vm)
+}
+
+/// The parts of the disk that are the same after every install of an image: all that boots, but for the EFI partition,
+/// whose boot environment names the install.
+const SAME: [&str; 3] = ["siris-bios", "siris-boot-a", "siris-a"];
+
+/// Installs over a disk as the cut has left it, which must become what the undisturbed install made; and boots it.
+fn complete(bench: &Bench<'_>, recorded: &Recorded, log: &WriteLog, cut: Cut, boots: bool) -> Result<()> {
     let base = bench.dir().join("cut.raw");
     let copy = Cmd::new(Tool::Cp).args(["--sparse=always", "--reflink=auto"]).arg(recorded.file("before")).arg(&base);
     copy.run()?;
@@ -224,27 +251,49 @@ fn complete(bench: &Bench<'_>, recorded: &Recorded, log: &WriteLog, cut: Cut) ->
         Cut::Torn(count) => log.replay(&file, count, true)?,
         Cut::Without(number) => bail!("write {number} cannot be left out here"),
     }
-    let machine = Machine::over(bench, machine(bench)?, &base)?;
+    let mut spec = Spec::bare(Firmware::Bios, Bus::Scsi).with_data_disks(&DISKS).on_scsi();
+    spec.disk_gib = 16;
+    let machine = Machine::over(bench, spec, &base)?;
     for number in 0..DISKS.len() {
         let name = format!("data{number}");
         fs::remove_file(machine.disk(&name))?;
         disk::overlay(bench.lab, &recorded.file(&format!("{name}.qcow2")), "qcow2", &machine.disk(&name), None)?;
     }
     let before = digests(&machine)?;
-    let mut vm = start(machine)?;
-    let finished = vm.serial.text().contains("installed from this medium");
-    let mut machine = if finished {
-        // It was finished, and is not done again: the medium starts the disk.
-        vm.cut_power()?
-    } else {
-        vm.serial.wait("proven:", INSTALL).context("the install after the cut")?;
-        vm.switched_off(Duration::from_secs(180))?
-    };
+    let mut vm = live(bench)?;
+    for (unit, name) in (1..).zip(machine.disk_names()) {
+        vm.plug(if name == "os" { "target" } else { &name }, &machine.disk(&name), unit)?;
+    }
+    let run = "udevadm wait --settle --timeout=60 /dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_target; cat > /run/a.toml; \
+               siris-installer install --unattended --answers /run/a.toml";
+    let answers = answers(bench, &TARGET.replace("serial:os", "serial:target"))?.replace("poweroff", "stay");
+    let done = vm.guest.run_for(INSTALL, run, answers.as_bytes())?;
+    ensure!(
+        done.status == Some(0) && done.text.contains("proven:") || done.status == Some(ALREADY),
+        "the install after the cut: {done}"
+    );
+    drop(vm.cut_power()?);
     ensure!(digests(&machine)? == before, "a disk of the pool is not what it was before");
-    machine.spec_mut().medium = None;
-    machine.spec_mut().credentials.clear();
-    // What it says once its pool is imported and has told it who it is.
-    let mut vm = machine.start()?;
-    vm.serial.wait(AGAIN, BOOT).context("the new system finds itself on its pool")?;
-    vm.cut_power().map(drop)
+    let now = bench.dir().join("now.raw");
+    raw(bench.lab, &machine.disk("os"), &now)?;
+    let after = recorded.file("after");
+    for name in SAME {
+        ensure!(part(&now, name)? == part(&after, name)?, "{name} is not what an install makes it");
+    }
+    fs::remove_file(&now)?;
+    if boots {
+        // What it says once its pool is imported and has told it who it is.
+        let mut vm = machine.start()?;
+        vm.serial.wait(AGAIN, BOOT).context("the new system finds itself on its pool")?;
+        drop(vm.cut_power()?);
+    }
+    Ok(())
+}
+
+/// The digest of a partition of a raw image.
+fn part(image: &Path, name: &str) -> Result<Sha256> {
+    let range = Partitions::of(image)?.range(name)?;
+    let mut file = File::open(image)?;
+    file.seek(SeekFrom::Start(range.start))?;
+    Ok(Sha256::of_reader(file.take(range.end - range.start))?)
 }

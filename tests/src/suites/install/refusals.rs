@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{INSTALL, digests, start};
+use super::{INSTALL, digests, look, started};
 use crate::case::Case;
 use crate::disk;
 use crate::lab::Bench;
 use crate::machine::{Bus, Carrier, Firmware, Spec};
 use crate::suites::NEW_POOL;
-use crate::vm::{Machine, Vm};
+use crate::vm::Machine;
 
 /// The suite's cases.
 pub fn cases() -> Vec<Case> {
@@ -118,14 +118,6 @@ const REFUSALS: &[Refusal] = &[
     },
 ];
 
-/// A live system's shell.
-fn live(machine: Machine<'_>) -> Result<Vm<'_>> {
-    let mut vm = start(machine)?;
-    vm.serial.wait("Nothing was written", INSTALL).context("the table of disks")?;
-    vm.guest.connect(Duration::from_secs(120)).context("the live system's SSH")?;
-    Ok(vm)
-}
-
 fn every_reason(bench: &Bench<'_>) -> Result<()> {
     let node = Spec::bare(Firmware::Bios, Bus::Sata)
         .with("ssh.authorized_keys.root", &bench.lab.public_key()?)
@@ -147,7 +139,8 @@ fn every_reason(bench: &Bench<'_>) -> Result<()> {
         fs::rename(node.disk(&name), machine.disk(&name))?;
     }
     let (before, os) = (digests(&machine)?, disk::digest(bench.lab, &machine.disk("os"))?);
-    let vm = live(machine)?;
+    let mut vm = started(machine)?;
+    look(&mut vm)?;
     vm.guest.ok("mkdir -p /run/old && mount -o ro,noload /dev/disk/by-id/virtio-data10 /run/old")?;
     let mut wrong = Vec::new();
     for refusal in REFUSALS {
@@ -229,7 +222,7 @@ fn tampered_medium(bench: &Bench<'_>) -> Result<()> {
         spec.memory_mib = 4096;
         let machine = Machine::blank(bench, spec)?;
         let before = disk::digest(bench.lab, &machine.disk("os"))?;
-        let mut vm = start(machine)?;
+        let mut vm = started(machine)?;
         vm.serial.wait("stopped:", INSTALL).with_context(|| format!("{member} was changed"))?;
         vm.serial.wait("no disk was written to", Duration::from_secs(30))?;
         let said = vm.serial.text();

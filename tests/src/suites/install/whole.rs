@@ -59,9 +59,7 @@ fn everything(bench: &Bench<'_>) -> Result<()> {
     fs::remove_file(machine.disk("data4"))?;
     disk::overlay(bench.lab, bench.lab.image().path(), "raw", &machine.disk("data4"), Some(16))?;
 
-    let mut vm = machine.start()?;
-    vm.serial.wait("executed automatically", Duration::from_secs(120)).context("the medium's menu")?;
-    vm.serial.type_text("\r")?;
+    let mut vm = super::started(machine)?;
     vm.serial.wait("proven:", INSTALL).context("install")?;
     // The firmware still prefers the medium.
     vm.serial.forget();
@@ -121,7 +119,7 @@ fn sector_sizes(bench: &Bench<'_>, bus: Bus, sectors: Sectors) -> Result<()> {
         .with("siris.install", &answers)
         .with_medium(Carrier::UsbCd, bench.lab.iso()?);
     (spec.memory_mib, spec.sectors) = (4096, sectors);
-    let mut vm = super::start(Machine::blank(bench, spec)?)?;
+    let mut vm = super::started(Machine::blank(bench, spec)?)?;
     vm.serial.wait("proven:", INSTALL).context("install")?;
     let mut machine = vm.switched_off(Duration::from_secs(180))?;
     machine.spec_mut().medium = None;
