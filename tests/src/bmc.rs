@@ -55,6 +55,7 @@ impl<'a> Bmc<'a> {
             ("run", "/run"),
             ("lib", "/var/lib/libvirt"),
             ("cache", "/var/cache/libvirt"),
+            ("log", "/var/log/libvirt"),
             ("tmp", "/tmp"),
             ("etc", "/etc/libvirt"),
         ] {
@@ -135,7 +136,18 @@ impl<'a> Bmc<'a> {
 
     fn send(&self, method: &str, path: &str, body: &str) -> Result<()> {
         let curl = self.curl(&["-X", method, "-d", body]).arg(format!("{}/{path}", self.base));
-        curl.text().map(drop).with_context(|| format!("{method} {path} {body}"))
+        curl.text().map(drop).with_context(|| format!("{method} {path} {body}: {}", self.said()))
+    }
+
+    /// The last words of the services behind it.
+    fn said(&self) -> String {
+        let tail = |path: PathBuf| {
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            format!("{}:\n{}", path.display(), lines[lines.len().saturating_sub(LAST_WORDS)..].join("\n"))
+        };
+        let machine = format!("log/qemu/{NAME}.log");
+        [&machine, "redfish.log", "libvirt.log"].map(|name| tail(self.dir.join(name))).join("\n")
     }
 
     /// Inserts an image as virtual CD.
@@ -193,8 +205,11 @@ impl<'a> Bmc<'a> {
     }
 }
 
+/// Lines of each service's log that an error quotes.
+const LAST_WORDS: usize = 12;
+
 /// No other user, no security module, no control groups: there is but this one machine.
-const QEMU_CONF: &str = "user = \"root\"\ngroup = \"root\"\ndynamic_ownership = 0\nremember_owner = 0\nsecurity_driver = \"none\"\n\
+const QEMU_CONF: &str = "stdio_handler = \"file\"\nuser = \"root\"\ngroup = \"root\"\ndynamic_ownership = 0\nremember_owner = 0\nsecurity_driver = \"none\"\n\
     cgroup_controllers = []\nnamespaces = []\nclear_emulator_capabilities = 0\n";
 
 fn domain(accel: Accel, disk: &Path, serial: &Path, port: u16, credentials: &[String]) -> String {

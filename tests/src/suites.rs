@@ -65,6 +65,12 @@ pub(crate) const NEW_POOL: &str = "new_pool() { for try in 1 2 3; do \
     said=$(zpool create -o cachefile=none -R \"/srv/pools/$1\" \"$@\" 2>&1) && return 0; \
     case $said in *'no such pool or dataset'*) udevadm settle ;; *) break ;; esac; done; echo \"$said\" >&2; return 1; }\n";
 
+/// A function of the shell, `partition DISK SGDISK-WORDS...`: partitions a disk, and waits for the link of its second one.
+///
+/// Udev looks at the disk while the kernel is asked to read the new table, which it then does not; so it is asked again.
+pub(crate) const PARTITION: &str = "partition() { d=$1; shift; sgdisk -q \"$@\" $d; for try in 1 2 3 4 5 6 7 8 9 10; do \
+    udevadm settle; [ ! -e $d-part2 ] || return 0; sleep 1; blockdev --rereadpt $d || :; done; return 1; }\n";
+
 /// A property of the agent's root object, as `busctl` prints it.
 pub(crate) fn manager_property(vm: &Vm<'_>, name: &str) -> Result<String> {
     vm.guest.ok(&format!("busctl get-property org.siris.Agent1 /org/siris/Agent1 org.siris.Agent1.Manager {name}"))

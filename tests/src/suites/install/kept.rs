@@ -12,7 +12,7 @@ use crate::case::Case;
 use crate::disk;
 use crate::lab::Bench;
 use crate::machine::{Bus, Carrier, Firmware, Spec};
-use crate::suites::{NEW_POOL, must_contain};
+use crate::suites::{NEW_POOL, PARTITION, must_contain};
 use crate::vm::Machine;
 
 /// The address of the node, which the new system takes over: the one that QEMU leads SSH to.
@@ -41,8 +41,8 @@ fn shared_disk(bench: &Bench<'_>) -> Result<()> {
     vm.wait_healthy()?;
     // The old system is in use, and its journal not empty, when the power goes.
     let script = format!(
-        "set -e\n{NEW_POOL}d=/dev/disk/by-id/virtio-data0\n\
-         udevadm lock --device $d sgdisk -q -n 1:2048:+1M -t 1:ef02 -n 2:0:+4G -n 3:{}:-2M -t 3:bf01 -c 3:pool $d\nudevadm wait --settle --timeout=60 $d-part2 $d-part3\n\
+        "set -e\n{NEW_POOL}{PARTITION}d=/dev/disk/by-id/virtio-data0\n\
+         partition $d -n 1:2048:+1M -t 1:ef02 -n 2:0:+4G -n 3:{}:-2M -t 3:bf01 -c 3:pool\n\
          mkfs.ext4 -q $d-part2\nmkdir /run/old\nmount $d-part2 /run/old\nmkdir -p /run/old/etc/network\n\
          echo 'PRETTY_NAME=\"Old Linux 16.04\"' > /run/old/etc/os-release\necho node7 > /run/old/etc/hostname\n\
          nic=$(ls -d /sys/class/net/*/device | cut -d/ -f5)\n\

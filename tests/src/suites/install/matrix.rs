@@ -13,7 +13,7 @@ use crate::case::Case;
 use crate::disk;
 use crate::lab::Bench;
 use crate::machine::{Bus, Carrier, Firmware, Spec};
-use crate::suites::{NEW_POOL, must_contain};
+use crate::suites::{NEW_POOL, PARTITION, must_contain};
 use crate::vm::Machine;
 
 /// What a pool of the node is made of.
@@ -41,7 +41,7 @@ const LAYOUTS: &[Layout] = &[
     Layout { answer: Some("members = 7\n"), ..plain("whole", 7, "raidz2 {0} {1} {2} {3} log {4} cache {5} spare {6}") },
     plain("spread", 4, "draid1:2d:1s:4c {0} {1} {2} {3}"),
     Layout {
-        before: "for d in {0} {1}; do udevadm lock --device $d sgdisk -q -n 1:0:+32M -n 2:0:0 $d; udevadm wait --settle --timeout=60 $d-part2; done",
+        before: "for disk in {0} {1}; do partition $disk -n 1:0:+32M -n 2:0:0; done",
         ..plain("parts", 2, "mirror {0}-part2 {1}-part2")
     },
     Layout {
@@ -84,7 +84,7 @@ fn by_id(number: usize) -> String {
 
 /// What makes the pools, and prints a line for each: its name and the digest of its file.
 fn script() -> String {
-    let mut script = format!("set -e\n{NEW_POOL}");
+    let mut script = format!("set -e\n{NEW_POOL}{PARTITION}");
     script.push_str(
         "fill() { m=$(zfs get -Hpo value mountpoint $1/data); head -c 3000000 /dev/urandom > $m/file; \
          zfs snapshot $1/data@1568402268; zpool sync $1; echo \"SUM $1 $(sha256sum < $m/file)\"; }\n",
