@@ -1,7 +1,7 @@
 //! A machine behind a BMC: libvirt runs it, and sushy-tools' Redfish service is what an operator talks to.
 //!
-//! Owns: both services, each in a root of its own with nothing of the host's. They are killed when dropped, and the
-//! machine with them. Requests are made with curl, as README tells people to.
+//! Owns: both services, each in a root of its own with nothing of the host's. Dropped, the machine is switched off,
+//! and they are killed. Requests are made with curl, as README tells people to.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,6 @@ const ID: &str = "3f2c1d0e-9a8b-4c7d-8e6f-5a4b3c2d1e0f";
 
 /// A machine and its BMC.
 pub struct Bmc<'a> {
-    // Dropped in this order: the machine is libvirt's child.
     /// A shell on the machine.
     pub guest: Guest<'a>,
     redfish: Running,
@@ -202,6 +201,14 @@ impl<'a> Bmc<'a> {
             std::thread::sleep(Duration::from_secs(2));
             Ok((self.get(&format!("Systems/{ID}"))?["PowerState"] == "Off").then_some(()))
         })
+    }
+}
+
+impl Drop for Bmc<'_> {
+    fn drop(&mut self) {
+        // QEMU is not libvirt's child: it would outlive it. Off already, it cannot be switched off.
+        let off = Cmd::new(Tool::Virsh).in_root(&self.root).args(["-c", "qemu:///system", "destroy", NAME]);
+        let _ = off.run();
     }
 }
 

@@ -3,8 +3,9 @@
 //! Owns: the socket QEMU gives it, and the log of all that came through it. (QEMU's own log of a socket says things
 //! twice when the reader is slow.)
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +24,39 @@ pub struct Serial {
     keyboard: UnixStream,
     ended: Arc<AtomicBool>,
     mark: usize,
+    heard: RefCell<Heard>,
+}
+
+/// What was read of the log. It is looked at ten times a second, and is long: each line is made plain once.
+#[derive(Debug, Default)]
+struct Heard {
+    /// Bytes of the log.
+    bytes: u64,
+    /// Of these, what whole lines have.
+    in_lines: u64,
+    /// The text of the whole lines.
+    lines: String,
+    /// All of the text.
+    text: String,
+}
+
+impl Heard {
+    /// Reads on.
+    fn listen(&mut self, log: &Path) -> io::Result<()> {
+        let mut file = File::open(log)?;
+        if file.metadata()?.len() == self.bytes {
+            return Ok(());
+        }
+        file.seek(SeekFrom::Start(self.in_lines))?;
+        let mut more = Vec::new();
+        file.read_to_end(&mut more)?;
+        self.bytes = self.in_lines + more.len() as u64;
+        let (lines, rest) = more.split_at(more.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1));
+        self.in_lines += lines.len() as u64;
+        self.lines.push_str(&plain(&String::from_utf8_lossy(lines)));
+        self.text = format!("{}{}", self.lines, plain(&String::from_utf8_lossy(rest)));
+        Ok(())
+    }
 }
 
 impl Serial {
@@ -46,12 +80,15 @@ impl Serial {
             }
             tell.store(true, Ordering::SeqCst);
         });
-        Ok(Serial { log, keyboard, ended, mark: 0 })
+        Ok(Serial { log, keyboard, ended, mark: 0, heard: RefCell::default() })
     }
 
     /// Everything said so far, without terminal control sequences.
     pub fn text(&self) -> String {
-        plain(&String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()))
+        let mut heard = self.heard.borrow_mut();
+        // It is there since the machine was switched on.
+        let _ = heard.listen(&self.log);
+        heard.text.clone()
     }
 
     /// What was said since the last [`Serial::forget`].
@@ -122,7 +159,22 @@ fn plain(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::plain;
+    use super::{Heard, plain};
+
+    #[test]
+    fn a_line_is_heard_once_and_a_prompt_before_it_ends() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let mut heard = Heard::default();
+        for (bytes, text) in [
+            ("a\r\nlog", "a\nlog"),
+            ("a\r\nlogin: \u{1b}[", "a\nlogin: "),
+            ("a\r\nlogin: \u{1b}[0mb\n", "a\nlogin: b\n"),
+        ] {
+            std::fs::write(log.path(), bytes).unwrap();
+            heard.listen(log.path()).unwrap();
+            assert_eq!(heard.text, text);
+        }
+    }
 
     #[test]
     fn control_sequences_do_not_hide_words() {
