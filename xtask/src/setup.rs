@@ -13,6 +13,7 @@ const NEEDED: &[Tool] = &[
     Tool::DbusDaemon,
     Tool::DpkgDeb,
     Tool::Git,
+    Tool::MkfsExt4,
     Tool::Mmdebstrap,
     Tool::Ssh,
     Tool::SshKeygen,
