@@ -63,6 +63,7 @@ codes! {
     PoolsUnreadable = "pools-unreadable", Host, "ZFS could not be asked about its pools.";
     SlotsUnreadable = "slots-unreadable", Host, "The state of the slots could not be read.";
     UpgradeBusy = "upgrade-busy", Environment, "An upgrade is being installed.";
+    UpgradeIdle = "upgrade-idle", Input, "No upgrade is being installed.";
     UpgradeNotStarted = "upgrade-not-started", Host, "The process that writes the slot could not be started.";
     BundleRefused = "bundle-refused", Input, "The bundle cannot be read, or is not for this box.";
     SlotRefused = "slot-refused", Input, "The slot cannot be marked that way in the state it is in.";

@@ -115,6 +115,9 @@ pub trait Upgrade {
     /// Writes a bundle into the slot that is not booted, and arms it; returns when that has begun.
     #[zbus(allow_interactive_auth)]
     fn install_fd(&self, bundle: zbus::Fd<'_>, options: Options<'_>) -> zbus::Result<()>;
+    /// Stops an install; returns when it was told to. [`Self::receive_completed`] says when it is over.
+    #[zbus(allow_interactive_auth)]
+    fn cancel(&self) -> zbus::Result<()>;
     /// Marks a slot (`a`, `b`, `booted`, `other`) as `good`, `bad` or `active`; returns its name and what was done.
     #[zbus(allow_interactive_auth)]
     fn mark(&self, state: &str, slot: &str) -> zbus::Result<(String, String)>;

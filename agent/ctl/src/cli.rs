@@ -171,6 +171,8 @@ pub enum UpgradeCommand {
         #[arg(long)]
         reboot: bool,
     },
+    /// Stops an install. The box keeps the system that it runs.
+    Cancel,
     /// Shows the slots, and how far an install is.
     Status,
     /// Has the next boot try this slot first; it has to be good, or armed.

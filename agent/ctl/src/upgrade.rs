@@ -36,6 +36,7 @@ pub async fn run(remote: &Remote, command: UpgradeCommand) -> Result<(), Failure
             install(&upgrade, &bundle, allow_downgrade).await?;
             if reboot { restart(&connection).await } else { Ok(()) }
         }
+        UpgradeCommand::Cancel => Ok(upgrade.cancel().await?),
         UpgradeCommand::Status => status(&upgrade).await,
         UpgradeCommand::Activate { slot } => mark(&upgrade, "active", &slot).await,
         UpgradeCommand::Rollback { reboot } => {
@@ -135,8 +136,21 @@ async fn install(upgrade: &UpgradeProxy<'_>, bundle: &Path, allow_downgrade: boo
     }
     upgrade.install_fd(Fd::from(fd.as_fd()), options).await?;
     let mut screen = Screen { told: None, terminal: io::stderr().is_terminal() };
+    let mut cancelled = false;
     loop {
-        let done = tokio::time::timeout(Duration::from_millis(500), completed.next()).await;
+        let done = tokio::select! {
+            done = tokio::time::timeout(Duration::from_millis(500), completed.next()) => done,
+            pressed = tokio::signal::ctrl_c() => {
+                pressed.map_err(|e| Failure::local("cannot wait for Ctrl-C", &e))?;
+                screen.end();
+                if std::mem::replace(&mut cancelled, true) {
+                    return Err(Failure::unreachable("`sirisctl upgrade status` says what became of it"));
+                }
+                eprintln!("cancelling");
+                upgrade.cancel().await?;
+                continue;
+            }
+        };
         let (percent, what, _) = upgrade.progress().await?;
         match done {
             Err(_) => screen.show(percent, &what),

@@ -5,6 +5,7 @@ mod private_bus;
 mod slots_box;
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -275,6 +276,30 @@ async fn a_support_bundle_has_states_and_no_secrets() {
     for secret in ["AAAAC3", "$6$"] {
         assert!(!all.contains(secret), "{secret} in {all}");
     }
+}
+
+#[tokio::test]
+async fn an_install_that_is_cancelled_arms_nothing() {
+    let Some(builder) = Machine::prepare() else { return };
+    slots_box::lay(&builder.root.path("/"));
+    let agent = builder.boot(Authority::Fixed(true)).await;
+    let upgrade = UpgradeProxy::builder(&agent.client).cache_properties(CacheProperties::No).build().await.unwrap();
+    assert_eq!(code(upgrade.cancel().await), Some(ErrorCode::UpgradeIdle));
+    let whole = slots_box::sample(2).bundle();
+    let mut completed = upgrade.receive_completed().await.unwrap();
+    let (bundle, mut source) = std::io::pipe().unwrap();
+    upgrade.install_fd(zbus::Fd::from(&bundle), NO_OPTIONS()).await.unwrap();
+    drop(bundle);
+    let (first, rest) = whole.split_at(whole.len() / 2);
+    source.write_all(first).unwrap();
+    upgrade.cancel().await.unwrap();
+    // Its reader is gone, or ends with the next read.
+    let _ = source.write_all(rest);
+    drop(source);
+    assert_eq!(completed.next().await.unwrap().args().unwrap().result, 1);
+    let error = upgrade.last_error().await.unwrap();
+    assert!(error.starts_with("upgrade-cancelled: "), "{error}");
+    assert_eq!(upgrade.get_primary().await.unwrap(), "a");
 }
 
 #[tokio::test]

@@ -2,9 +2,10 @@
 //! not; below another root, where there is no service manager, on a thread.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::mpsc;
 use zbus::{Connection, Fd, Variant};
@@ -17,6 +18,36 @@ const UNIT: &str = "siris-upgrade.service";
 const MARK_UNIT: &str = "siris-mark-slot.service";
 const PROGRAM: &str = "/usr/libexec/siris/siris-agent";
 
+/// Says to a worker on a thread that it is to stop; one in a unit is stopped with its unit.
+pub(super) type Stop = Arc<AtomicBool>;
+
+/// A source that ends in an error once somebody wants it to.
+struct Stoppable {
+    bundle: File,
+    stop: Stop,
+}
+
+impl Read for Stoppable {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.stop.load(Ordering::SeqCst) {
+            true => Err(io::Error::other("stopped")),
+            false => self.bundle.read(buffer),
+        }
+    }
+}
+
+/// Stops it. What it has written boots nothing.
+///
+/// # Errors
+/// When the service manager does not stop it.
+pub(super) async fn stop(connection: &Connection, agent: &Agent, stop: &Stop) -> zbus::Result<()> {
+    stop.store(true, Ordering::SeqCst);
+    if agent.root.is_machine() {
+        manager(connection, "StopUnit", &(UNIT, "replace")).await?;
+    }
+    Ok(())
+}
+
 /// Starts it with this bundle; what it says comes out of the channel, which ends when the worker does.
 ///
 /// # Errors
@@ -26,15 +57,16 @@ pub(super) async fn start(
     agent: &Arc<Agent>,
     bundle: OwnedFd,
     allowed: Allowed,
+    stop: &Stop,
 ) -> zbus::Result<mpsc::Receiver<Said>> {
     let (said, mouth) = std::io::pipe()?;
     if agent.root.is_machine() {
         unit(connection, &bundle, &OwnedFd::from(mouth), allowed).await?;
     } else {
-        let agent = agent.clone();
+        let (agent, source) = (agent.clone(), Stoppable { bundle: File::from(bundle), stop: stop.clone() });
         std::thread::spawn(move || {
             let mut mouth = mouth;
-            worker::run(&agent.root, agent.zfs.as_ref(), File::from(bundle), allowed, &mut mouth)
+            worker::run(&agent.root, agent.zfs.as_ref(), source, allowed, &mut mouth)
         });
     }
     let (sender, receiver) = mpsc::channel(16);
@@ -112,14 +144,15 @@ async fn transient(
         ("DeviceAllow", Variant::from(vec![("block-*", "rw"), ("/dev/zfs", "rw")])),
     ];
     let none: Vec<(&str, Vec<Property<'_>>)> = Vec::new();
-    connection
-        .call_method(
-            Some("org.freedesktop.systemd1"),
-            "/org/freedesktop/systemd1",
-            Some("org.freedesktop.systemd1.Manager"),
-            "StartTransientUnit",
-            &(unit, "fail", properties, none),
-        )
-        .await?;
-    Ok(())
+    manager(connection, "StartTransientUnit", &(unit, "fail", properties, none)).await
+}
+
+/// Calls a method of the service manager's.
+async fn manager<B>(connection: &Connection, method: &str, arguments: &B) -> zbus::Result<()>
+where
+    B: serde::Serialize + zbus::zvariant::DynamicType,
+{
+    let (name, path) = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1");
+    let interface = Some("org.freedesktop.systemd1.Manager");
+    connection.call_method(Some(name), path, interface, method, arguments).await.map(drop)
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use siris_api::{ConfigMap, ErrorCode, SlotStatus, UPGRADE_ACTION};
@@ -24,12 +25,14 @@ pub struct UpgradeObject {
     agent: Arc<Agent>,
     authority: Authority,
     shown: Arc<Mutex<Shown>>,
+    stop: launch::Stop,
 }
 
 /// What the properties say.
 #[derive(Debug, Clone, Default)]
 struct Shown {
     installing: bool,
+    cancelled: bool,
     progress: (i32, String, i32),
     last_error: String,
 }
@@ -37,7 +40,7 @@ struct Shown {
 impl UpgradeObject {
     /// The object over this agent.
     pub fn new(agent: Arc<Agent>, authority: Authority) -> Self {
-        UpgradeObject { agent, authority, shown: Arc::default() }
+        UpgradeObject { agent, authority, shown: Arc::default(), stop: launch::Stop::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Shown> {
@@ -109,6 +112,9 @@ async fn follow(shown: Arc<Mutex<Shown>>, mut worker: mpsc::Receiver<Said>, emit
     {
         let mut shown = lock(&shown);
         shown.installing = false;
+        if shown.cancelled && result.is_err() {
+            result = Err("upgrade-cancelled: it was cancelled; the box keeps the system that it runs".to_owned());
+        }
         match &result {
             Ok(text) => (shown.progress, shown.last_error) = ((100, text.clone(), 1), String::new()),
             Err(error) => (shown.progress.1, shown.last_error) = ("failed".to_owned(), error.clone()),
@@ -196,11 +202,13 @@ impl UpgradeObject {
             }
             *shown = Shown {
                 installing: true,
+                cancelled: false,
                 progress: (0, "checking the bundle".to_owned(), 1),
                 last_error: String::new(),
             };
+            self.stop.store(false, Ordering::SeqCst);
         }
-        let worker = match launch::start(connection, &self.agent, bundle.into(), allowed).await {
+        let worker = match launch::start(connection, &self.agent, bundle.into(), allowed, &self.stop).await {
             Ok(worker) => worker,
             Err(error) => {
                 self.lock().installing = false;
@@ -211,6 +219,23 @@ impl UpgradeObject {
         changed(&self.shown, &emitter, &["Operation", "Progress", "LastError"]).await;
         tokio::spawn(follow(self.shown.clone(), worker, emitter));
         Ok(())
+    }
+
+    async fn cancel(
+        &self,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(), Failure> {
+        self.authority.check(connection, &call, UPGRADE_ACTION).await?;
+        {
+            let mut shown = self.lock();
+            if !shown.installing {
+                return Err(Failure::new(ErrorCode::UpgradeIdle, "no upgrade is being installed"));
+            }
+            shown.cancelled = true;
+        }
+        let stopped = launch::stop(connection, &self.agent, &self.stop).await;
+        stopped.map_err(|error| Failure::new(ErrorCode::UpgradeNotStarted, error.to_string()))
     }
 
     #[zbus(out_args("name", "done"))]
