@@ -42,6 +42,24 @@ pub fn missing() -> Vec<&'static str> {
 /// # Errors
 /// When it may not or cannot be installed: the message says what to install by hand.
 pub fn ensure(yes: bool) -> anyhow::Result<()> {
+    ensure_packages(yes)?;
+    ensure_private_mounts()
+}
+
+/// In a chroot whose root is an ordinary directory there is no mount to be made private, so that whatever the build
+/// mounts would show outside, and stay. Said here, and not when minutes of downloads are done.
+fn ensure_private_mounts() -> anyhow::Result<()> {
+    if !is_root() {
+        return Ok(());
+    }
+    let tried = Cmd::new(Tool::Unshare).args(["--mount", "--propagation", "private", "--", "true"]).run();
+    tried.context(
+        "no private mounts can be made here; in a chroot, its directory must be a mount point: leave it, run \
+         `mount --bind DIR DIR` on its directory, and come back",
+    )
+}
+
+fn ensure_packages(yes: bool) -> anyhow::Result<()> {
     let packages = missing();
     if packages.is_empty() {
         return Ok(());
