@@ -115,6 +115,12 @@ pub trait Upgrade {
     /// Writes a bundle into the slot that is not booted, and arms it; returns when that has begun.
     #[zbus(allow_interactive_auth)]
     fn install_fd(&self, bundle: zbus::Fd<'_>, options: Options<'_>) -> zbus::Result<()>;
+    /// As [`Self::inspect_fd`], of a bundle on a web server or a file of the box.
+    #[zbus(allow_interactive_auth)]
+    fn inspect_bundle(&self, source: &str, options: Options<'_>) -> zbus::Result<ConfigMap>;
+    /// As [`Self::install_fd`], of a bundle on a web server or a file of the box.
+    #[zbus(allow_interactive_auth)]
+    fn install_bundle(&self, source: &str, options: Options<'_>) -> zbus::Result<()>;
     /// Stops an install; returns when it was told to. [`Self::receive_completed`] says when it is over.
     #[zbus(allow_interactive_auth)]
     fn cancel(&self) -> zbus::Result<()>;

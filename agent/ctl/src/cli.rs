@@ -154,7 +154,7 @@ pub enum ConfigCommand {
 pub enum UpgradeCommand {
     /// Shows what a bundle is, and whether it is for this box. Nothing is written.
     Inspect {
-        /// The bundle; `-` is standard input.
+        /// The bundle: a file, `-` for standard input, or an address that starts with http:// or https://.
         bundle: PathBuf,
         /// As JSON.
         #[arg(long)]
@@ -162,7 +162,10 @@ pub enum UpgradeCommand {
     },
     /// Writes a bundle into the slot that is not booted; the next boot tries it, and keeps it if the box is healthy.
     Install {
-        /// The bundle; `-` is standard input. With -H it is streamed to the box.
+        /// The bundle: a file, `-` for standard input, or an address that starts with http:// or https://.
+        ///
+        /// With -H a file is streamed to the box. An address is fetched by the box, which fetches only what it lacks
+        /// where the server serves ranges.
         bundle: PathBuf,
         /// Also a version that is not newer than the running one.
         #[arg(long)]

@@ -25,6 +25,7 @@ const PERIOD: Duration = Duration::from_secs(10);
 pub async fn run(remote: &Remote, command: UpgradeCommand) -> Result<(), Failure> {
     if let (Some(host), UpgradeCommand::Install { bundle, .. } | UpgradeCommand::Inspect { bundle, .. }) =
         (&remote.host, &command)
+        && url(bundle).is_none()
     {
         return stream(remote, host, bundle, &command);
     }
@@ -45,6 +46,11 @@ pub async fn run(remote: &Remote, command: UpgradeCommand) -> Result<(), Failure
         }
         UpgradeCommand::Mark { state, slot } => mark(&upgrade, &state, &slot).await,
     }
+}
+
+/// The address of a bundle on a web server, which the box itself fetches.
+fn url(bundle: &Path) -> Option<&str> {
+    bundle.to_str().filter(|text| text.starts_with("http://") || text.starts_with("https://"))
 }
 
 /// The bundle: a file, or what comes in.
@@ -91,8 +97,10 @@ fn stream(remote: &Remote, host: &str, bundle: &Path, command: &UpgradeCommand) 
 }
 
 async fn inspect(upgrade: &UpgradeProxy<'_>, bundle: &Path, json: bool) -> Result<(), Failure> {
-    let fd = open(bundle)?;
-    let about = upgrade.inspect_fd(Fd::from(fd.as_fd()), HashMap::new()).await?;
+    let about = match url(bundle) {
+        Some(url) => upgrade.inspect_bundle(url, HashMap::new()).await?,
+        None => upgrade.inspect_fd(Fd::from(open(bundle)?.as_fd()), HashMap::new()).await?,
+    };
     let text = if json {
         let values: HashMap<&str, serde_json::Value> =
             about.iter().map(|(key, value)| (key.as_str(), crate::status::plain(value))).collect();
@@ -127,14 +135,16 @@ fn plain(value: &OwnedVariant) -> String {
 }
 
 async fn install(upgrade: &UpgradeProxy<'_>, bundle: &Path, allow_downgrade: bool) -> Result<(), Failure> {
-    let fd = open(bundle)?;
     // Listened for before it begins: what is over soon is heard too.
     let mut completed = upgrade.receive_completed().await?;
     let mut options = HashMap::new();
     if allow_downgrade {
         options.insert("allow-downgrade", Variant::from(true));
     }
-    upgrade.install_fd(Fd::from(fd.as_fd()), options).await?;
+    match url(bundle) {
+        Some(url) => upgrade.install_bundle(url, options).await?,
+        None => upgrade.install_fd(Fd::from(open(bundle)?.as_fd()), options).await?,
+    }
     let mut screen = Screen { told: None, terminal: io::stderr().is_terminal() };
     let mut cancelled = false;
     loop {

@@ -14,6 +14,7 @@ use siris_agent::pools::import::{Outcome, import_pools};
 use siris_agent::pools::memory;
 use siris_agent::provision::{self, Credentials};
 use siris_agent::root::{ESCROW_FAULT, ESCROW_WANTED, Root};
+use siris_agent::upgrade::worker::Source;
 use siris_agent::upgrade::{Allowed, worker};
 use siris_agent::{observe, run, slots};
 use siris_host::cmd::{Cmd, Tool};
@@ -53,12 +54,22 @@ enum Command {
     /// Keeps a copy of what makes the box itself on each of its pools; a box that was installed anew beside its pools
     /// first takes on what they know of it.
     Escrow,
-    /// Writes the bundle on standard input into the slot that is not booted, and arms it; the agent starts it.
+    /// Writes a bundle into the slot that is not booted, and arms it; the agent starts it.
     #[command(hide = true)]
     UpgradeWorker {
+        /// Address or path of the bundle; without, it comes in on standard input.
+        #[arg(long, value_name = "ADDRESS")]
+        from: Option<String>,
         /// Also a version that is not newer than the running one.
         #[arg(long)]
         allow_downgrade: bool,
+    },
+    /// Says what a bundle is; the agent starts it.
+    #[command(hide = true)]
+    InspectWorker {
+        /// Address or path of the bundle.
+        #[arg(long, value_name = "ADDRESS")]
+        from: String,
     },
     /// Marks a slot; the agent starts it.
     #[command(hide = true)]
@@ -119,18 +130,15 @@ fn main() -> anyhow::Result<()> {
             root.ensure(ESCROW_FAULT, fault.unwrap_or_default().as_bytes(), 0o644)?;
             kept
         }
-        Some(Command::UpgradeWorker { allow_downgrade }) => {
+        Some(Command::UpgradeWorker { from, allow_downgrade }) => {
             let allowed = Allowed { downgrade: allow_downgrade };
-            let went_well = worker::run(&root, &OpenZfs, std::io::stdin().lock(), allowed, &mut std::io::stdout());
-            if went_well { Ok(()) } else { std::process::exit(1) }
+            let source = from.map_or_else(|| Source::Stream(std::io::stdin().lock()), Source::Address);
+            said(worker::run(&root, &OpenZfs, source, allowed, &mut std::io::stdout()))
         }
-        Some(Command::MarkSlot { state, slot }) => {
-            if worker::mark(&root, &state, &slot, &mut std::io::stdout()) {
-                Ok(())
-            } else {
-                std::process::exit(1)
-            }
+        Some(Command::InspectWorker { from }) => {
+            said(worker::inspect(&root, &OpenZfs, &from, &mut std::io::stdout()))
         }
+        Some(Command::MarkSlot { state, slot }) => said(worker::mark(&root, &state, &slot, &mut std::io::stdout())),
         Some(Command::ImportPools { wait }) => {
             // Disks that are known by now are looked at by udev first; later ones are waited for below.
             // A box without pools has nothing to wait for.
@@ -147,6 +155,11 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// A worker has said why it failed, if it did.
+fn said(went_well: bool) -> anyhow::Result<()> {
+    if went_well { Ok(()) } else { std::process::exit(1) }
 }
 
 fn keep_escrow(root: &Root) -> anyhow::Result<()> {

@@ -6,6 +6,7 @@
 //! manifest that names it was verified.
 
 pub mod bundle;
+pub mod delta;
 pub mod digest;
 pub mod keys;
 pub mod manifest;

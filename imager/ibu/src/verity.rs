@@ -19,7 +19,8 @@ use crate::{Class, Sha256, text_serde};
 /// Size of a data block and of a hash block.
 pub const BLOCK: u64 = 4096;
 const BLOCK_LEN: usize = BLOCK as usize;
-const DIGEST_LEN: usize = 32;
+/// Bytes of a hash.
+pub(crate) const DIGEST_LEN: usize = 32;
 const PER_BLOCK: u64 = BLOCK / DIGEST_LEN as u64;
 const MAGIC: &[u8; 8] = b"verity\0\0";
 /// Blocks read at once: fewer, larger reads.
@@ -175,12 +176,26 @@ pub fn build(
     }
     let data_blocks = data_len / BLOCK;
     let hasher = BlockHasher::new(salt);
-    let mut leaves = Vec::with_capacity(((data_blocks.div_ceil(PER_BLOCK)) * BLOCK) as usize);
+    let mut leaves = Vec::with_capacity(leaves_len(data_blocks));
     hash_data(data, data_blocks, &hasher, |_, digest| {
         leaves.extend_from_slice(&digest);
         Ok(())
     })?;
+    of_leaves(leaves, salt, uuid, tree_out)
+}
 
+/// As [`build`], from the hash of every block of data, 32 bytes each and in order.
+pub fn of_leaves(
+    leaves: Vec<u8>,
+    salt: Salt,
+    uuid: Uuid,
+    tree_out: &mut impl Write,
+) -> Result<Verity, VerityError> {
+    let data_blocks = (leaves.len() / DIGEST_LEN) as u64;
+    if leaves.is_empty() || !leaves.len().is_multiple_of(DIGEST_LEN) {
+        return Err(VerityError::DataLength(data_blocks * BLOCK));
+    }
+    let hasher = BlockHasher::new(salt);
     let mut tree = Vec::new();
     let mut level = leaves;
     while level.len() > DIGEST_LEN {
@@ -199,6 +214,11 @@ pub fn build(
         write(level, tree_out)?;
     }
     Ok(verity)
+}
+
+/// Bytes of the leaves of `data_blocks` blocks, padded to whole blocks as they are in a tree.
+fn leaves_len(data_blocks: u64) -> usize {
+    (data_blocks.div_ceil(PER_BLOCK) * BLOCK) as usize
 }
 
 /// Proves that `tree` is the tree of `verity`, block by block from the root hash down, and that `data` is what it
@@ -263,14 +283,14 @@ fn hash_data(
 }
 
 /// Hashes blocks after a salt that is absorbed once.
-struct BlockHasher(sha2::Sha256);
+pub(crate) struct BlockHasher(sha2::Sha256);
 
 impl BlockHasher {
-    fn new(salt: Salt) -> Self {
+    pub(crate) fn new(salt: Salt) -> Self {
         Self(sha2::Sha256::new_with_prefix(salt.0))
     }
 
-    fn hash(&self, block: &[u8]) -> [u8; DIGEST_LEN] {
+    pub(crate) fn hash(&self, block: &[u8]) -> [u8; DIGEST_LEN] {
         self.0.clone().chain_update(block).finalize().into()
     }
 }

@@ -11,11 +11,20 @@ use tokio::sync::mpsc;
 use zbus::{Connection, Fd, Variant};
 
 use crate::agent::Agent;
-use crate::upgrade::Allowed;
 use crate::upgrade::worker::{self, Said};
+use crate::upgrade::{Allowed, is_url};
+
+/// Where a bundle comes from.
+pub(super) enum Source {
+    /// A file or a pipe.
+    Bundle(OwnedFd),
+    /// An address or a path.
+    Address(String),
+}
 
 const UNIT: &str = "siris-upgrade.service";
 const MARK_UNIT: &str = "siris-mark-slot.service";
+const INSPECT_UNIT: &str = "siris-inspect-bundle.service";
 const PROGRAM: &str = "/usr/libexec/siris/siris-agent";
 
 /// Says to a worker on a thread that it is to stop; one in a unit is stopped with its unit.
@@ -55,17 +64,21 @@ pub(super) async fn stop(connection: &Connection, agent: &Agent, stop: &Stop) ->
 pub(super) async fn start(
     connection: &Connection,
     agent: &Arc<Agent>,
-    bundle: OwnedFd,
+    source: Source,
     allowed: Allowed,
     stop: &Stop,
 ) -> zbus::Result<mpsc::Receiver<Said>> {
     let (said, mouth) = std::io::pipe()?;
     if agent.root.is_machine() {
-        unit(connection, &bundle, &OwnedFd::from(mouth), allowed).await?;
+        unit(connection, source, &OwnedFd::from(mouth), allowed).await?;
     } else {
-        let (agent, source) = (agent.clone(), Stoppable { bundle: File::from(bundle), stop: stop.clone() });
+        let (agent, stop) = (agent.clone(), stop.clone());
         std::thread::spawn(move || {
             let mut mouth = mouth;
+            let source = match source {
+                Source::Bundle(bundle) => worker::Source::Stream(Stoppable { bundle: File::from(bundle), stop }),
+                Source::Address(address) => worker::Source::Address(address),
+            };
             worker::run(&agent.root, agent.zfs.as_ref(), source, allowed, &mut mouth)
         });
     }
@@ -95,7 +108,7 @@ pub(super) async fn mark(
     if agent.root.is_machine() {
         let nothing = OwnedFd::from(File::open("/dev/null")?);
         let arguments = vec![PROGRAM, "mark-slot", state, slot];
-        transient(connection, MARK_UNIT, arguments, &nothing, &OwnedFd::from(mouth)).await?;
+        transient(connection, MARK_UNIT, arguments, &nothing, &OwnedFd::from(mouth), Network::None).await?;
     } else {
         let (agent, state, slot) = (agent.clone(), state.to_owned(), slot.to_owned());
         std::thread::spawn(move || {
@@ -103,6 +116,36 @@ pub(super) async fn mark(
             worker::mark(&agent.root, &state, &slot, &mut mouth)
         });
     }
+    only_word(said).await
+}
+
+/// What the bundle at an address is; `None` when the worker ended without a word.
+///
+/// # Errors
+/// When it cannot be started.
+pub(super) async fn inspect(
+    connection: &Connection,
+    agent: &Arc<Agent>,
+    address: &str,
+) -> zbus::Result<Option<Said>> {
+    let (said, mouth) = std::io::pipe()?;
+    if agent.root.is_machine() {
+        let nothing = OwnedFd::from(File::open("/dev/null")?);
+        let arguments = vec![PROGRAM, "inspect-worker", "--from", address];
+        let network = Network::for_address(address);
+        transient(connection, INSPECT_UNIT, arguments, &nothing, &OwnedFd::from(mouth), network).await?;
+    } else {
+        let (agent, address) = (agent.clone(), address.to_owned());
+        std::thread::spawn(move || {
+            let mut mouth = mouth;
+            worker::inspect(&agent.root, agent.zfs.as_ref(), &address, &mut mouth)
+        });
+    }
+    only_word(said).await
+}
+
+/// The one line that a worker says.
+async fn only_word(said: io::PipeReader) -> zbus::Result<Option<Said>> {
     let line = tokio::task::spawn_blocking(move || BufReader::new(said).lines().next()).await;
     Ok(line.ok().flatten().and_then(Result::ok).and_then(|line| serde_json::from_str(&line).ok()))
 }
@@ -110,12 +153,32 @@ pub(super) async fn mark(
 /// A property of a unit: its name and value.
 type Property<'a> = (&'a str, Variant<'a>);
 
-async fn unit(connection: &Connection, bundle: &OwnedFd, mouth: &OwnedFd, allowed: Allowed) -> zbus::Result<()> {
+/// Whether a worker may use the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Network {
+    None,
+    Internet,
+}
+
+impl Network {
+    fn for_address(address: &str) -> Self {
+        if is_url(address) { Network::Internet } else { Network::None }
+    }
+}
+
+async fn unit(connection: &Connection, source: Source, mouth: &OwnedFd, allowed: Allowed) -> zbus::Result<()> {
     let mut arguments = vec![PROGRAM, "upgrade-worker"];
     if allowed.downgrade {
         arguments.push("--allow-downgrade");
     }
-    transient(connection, UNIT, arguments, bundle, mouth).await
+    match source {
+        Source::Bundle(bundle) => transient(connection, UNIT, arguments, &bundle, mouth, Network::None).await,
+        Source::Address(address) => {
+            let nothing = OwnedFd::from(File::open("/dev/null")?);
+            arguments.extend(["--from", &address]);
+            transient(connection, UNIT, arguments, &nothing, mouth, Network::for_address(&address)).await
+        }
+    }
 }
 
 async fn transient(
@@ -124,8 +187,9 @@ async fn transient(
     arguments: Vec<&str>,
     input: &OwnedFd,
     output: &OwnedFd,
+    network: Network,
 ) -> zbus::Result<()> {
-    let properties: Vec<Property<'_>> = vec![
+    let mut properties: Vec<Property<'_>> = vec![
         ("Description", "Change the slots of the OS disk".into()),
         ("Type", "exec".into()),
         ("ExecStart", Variant::from(vec![(PROGRAM, arguments, false)])),
@@ -138,11 +202,17 @@ async fn transient(
         ("ProtectSystem", "strict".into()),
         ("ProtectHome", "yes".into()),
         ("PrivateTmp", true.into()),
-        ("PrivateNetwork", true.into()),
         ("NoNewPrivileges", true.into()),
         ("DevicePolicy", "closed".into()),
         ("DeviceAllow", Variant::from(vec![("block-*", "rw"), ("/dev/zfs", "rw")])),
     ];
+    match network {
+        Network::None => properties.push(("PrivateNetwork", true.into())),
+        Network::Internet => {
+            let families = (true, vec!["AF_INET", "AF_INET6", "AF_UNIX", "AF_NETLINK"]);
+            properties.push(("RestrictAddressFamilies", Variant::from(families)));
+        }
+    }
     let none: Vec<(&str, Vec<Property<'_>>)> = Vec::new();
     manager(connection, "StartTransientUnit", &(unit, "fail", properties, none)).await
 }

@@ -6,8 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use siris_api::{ConfigMap, ErrorCode, SlotStatus, UPGRADE_ACTION};
-use siris_ibu::bundle::Bundle;
-use siris_ibu::{ByteSize, MemberKind};
+use siris_ibu::ByteSize;
 use tokio::sync::mpsc;
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
@@ -15,10 +14,12 @@ use zbus::{Connection, OwnedVariant, Variant};
 
 use crate::agent::Agent;
 use crate::bus::options::{Options, flag, only};
+use crate::bus::launch::Source;
 use crate::bus::{Authority, Failure, launch};
 use crate::slots::{self, SlotsError};
+use crate::upgrade::about::About;
 use crate::upgrade::worker::Said;
-use crate::upgrade::{Allowed, Running, UpgradeError, gate};
+use crate::upgrade::{Allowed, Fetched, Way};
 
 /// The upgrade object.
 pub struct UpgradeObject {
@@ -46,6 +47,47 @@ impl UpgradeObject {
     fn lock(&self) -> MutexGuard<'_, Shown> {
         lock(&self.shown)
     }
+
+    /// Starts an install, if none is running.
+    async fn install(
+        &self,
+        source: Source,
+        options: Options,
+        call: &Header<'_>,
+        connection: &Connection,
+        emitter: SignalEmitter<'_>,
+    ) -> Result<(), Failure> {
+        let allowed = Allowed { downgrade: flag(&options, "allow-downgrade")? };
+        only(&options, &["allow-downgrade"])?;
+        self.authority.check(connection, call, UPGRADE_ACTION).await?;
+        {
+            let mut shown = self.lock();
+            if shown.installing {
+                return Err(Failure::new(
+                    ErrorCode::UpgradeBusy,
+                    "an upgrade is being installed: wait until it is over",
+                ));
+            }
+            *shown = Shown {
+                installing: true,
+                cancelled: false,
+                progress: (0, "checking the bundle".to_owned(), 1),
+                last_error: String::new(),
+            };
+            self.stop.store(false, Ordering::SeqCst);
+        }
+        let worker = match launch::start(connection, &self.agent, source, allowed, &self.stop).await {
+            Ok(worker) => worker,
+            Err(error) => {
+                self.lock().installing = false;
+                return Err(Failure::new(ErrorCode::UpgradeNotStarted, error.to_string()));
+            }
+        };
+        let emitter = emitter.to_owned();
+        changed(&self.shown, &emitter, &["Operation", "Progress", "LastError"]).await;
+        tokio::spawn(follow(self.shown.clone(), worker, emitter));
+        Ok(())
+    }
 }
 
 fn lock(shown: &Mutex<Shown>) -> MutexGuard<'_, Shown> {
@@ -62,31 +104,39 @@ fn unreadable(error: SlotsError) -> Failure {
     Failure::new(ErrorCode::SlotsUnreadable, crate::chain(&error))
 }
 
-/// What the bundle is, and what stands against it.
-fn inspect(agent: &Agent, bundle: OwnedFd) -> Result<ConfigMap, Failure> {
-    let refused = |error: UpgradeError| Failure::new(ErrorCode::BundleRefused, said(&error));
-    let running = Running::look(&agent.root, agent.zfs.as_ref()).map_err(refused)?;
-    let opened = Bundle::open(File::from(bundle), &running.trusted, running.policy());
-    let bundle = opened.map_err(|error| refused(error.into()))?;
-    let (signed, manifest) = (bundle.signed(), bundle.signed().manifest());
-    let size: u64 = MemberKind::ALL.into_iter().map(|kind| manifest.member(kind).size.bytes()).sum();
-    let mut about: Vec<(&str, Variant<'_>)> = vec![
-        ("product", manifest.product.to_string().into()),
-        ("version", manifest.version.to_string().into()),
-        ("kernel", manifest.kernel.clone().into()),
-        ("zfs", manifest.zfs.version.clone().into()),
-        ("size", size.into()),
-        ("key", signed.verified().key.name().to_owned().into()),
+/// What a bundle is, as the bus has it.
+fn shown(about: About) -> ConfigMap {
+    let mut pairs: Vec<(&str, Variant<'_>)> = vec![
+        ("product", about.product.into()),
+        ("version", about.version.into()),
+        ("kernel", about.kernel.into()),
+        ("zfs", about.zfs.into()),
+        ("size", about.size.into()),
+        ("key", about.key.into()),
     ];
-    if let Err(error) = gate::check(manifest, &running, Allowed::default()) {
-        about.push(("refused", said(&error.into()).into()));
-    }
+    pairs.extend(about.refused.map(|why| ("refused", why.into())));
     let owned = |(key, value): (&str, Variant<'_>)| Some((key.to_owned(), OwnedVariant::try_from(value).ok()?));
-    Ok(about.into_iter().filter_map(owned).collect())
+    pairs.into_iter().filter_map(owned).collect()
 }
 
-fn said(error: &UpgradeError) -> String {
-    format!("{}: {}", error.code(), crate::chain(error))
+fn inspect(agent: &Agent, bundle: OwnedFd) -> Result<ConfigMap, Failure> {
+    let about = About::look(&agent.root, agent.zfs.as_ref(), File::from(bundle));
+    about.map(shown).map_err(|error| Failure::new(ErrorCode::BundleRefused, error.said()))
+}
+
+/// What the install of a bundle did, in words.
+fn armed(slot: &str, version: &str, fetched: Option<Fetched>) -> String {
+    let mut text = format!("slot {slot} holds {version}, and is tried at the next boot");
+    if let Some(Fetched { way, received, reused }) = fetched {
+        let (received, reused) = (ByteSize::from_bytes(received).rounded(), ByteSize::from_bytes(reused).rounded());
+        let how = match way {
+            Way::Patch => format!(" as a patch, {reused} of the image were here already"),
+            Way::Blocks => format!(" block by block, {reused} of the image were here already"),
+            Way::Whole => " as a whole".to_owned(),
+        };
+        text += &format!("; fetched {received}{how}");
+    }
+    text
 }
 
 /// Shows what the worker says until it ends.
@@ -101,12 +151,10 @@ async fn follow(shown: Arc<Mutex<Shown>>, mut worker: mpsc::Receiver<Said>, emit
                 lock(&shown).progress = (percent, format!("writing: {done} of {total}"), 1);
                 changed(&shown, &emitter, &["Progress"]).await;
             }
-            Said::Armed { slot, version } => {
-                result = Ok(format!("slot {slot} holds {version}, and is tried at the next boot"))
-            }
+            Said::Armed { slot, version, fetched } => result = Ok(armed(&slot, &version, fetched)),
             Said::Failed { code, text } => result = Err(format!("{code}: {text}")),
             // Not this worker's word.
-            Said::Marked { .. } => {}
+            Said::Marked { .. } | Said::Bundle(_) => {}
         }
     }
     {
@@ -189,36 +237,37 @@ impl UpgradeObject {
         #[zbus(connection)] connection: &Connection,
         #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
     ) -> Result<(), Failure> {
-        let allowed = Allowed { downgrade: flag(&options, "allow-downgrade")? };
-        only(&options, &["allow-downgrade"])?;
+        self.install(Source::Bundle(bundle.into()), options, &call, connection, emitter).await
+    }
+
+    #[zbus(out_args("about"))]
+    async fn inspect_bundle(
+        &self,
+        source: &str,
+        options: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<ConfigMap, Failure> {
+        only(&options, &[])?;
+        // The box itself opens it, with its own rights and from its own place in the network.
         self.authority.check(connection, &call, UPGRADE_ACTION).await?;
-        {
-            let mut shown = self.lock();
-            if shown.installing {
-                return Err(Failure::new(
-                    ErrorCode::UpgradeBusy,
-                    "an upgrade is being installed: wait until it is over",
-                ));
-            }
-            *shown = Shown {
-                installing: true,
-                cancelled: false,
-                progress: (0, "checking the bundle".to_owned(), 1),
-                last_error: String::new(),
-            };
-            self.stop.store(false, Ordering::SeqCst);
+        let said = launch::inspect(connection, &self.agent, source).await;
+        match said.map_err(|error| Failure::new(ErrorCode::UpgradeNotStarted, error.to_string()))? {
+            Some(Said::Bundle(about)) => Ok(shown(about)),
+            Some(Said::Failed { code, text }) => Err(Failure::new(ErrorCode::BundleRefused, format!("{code}: {text}"))),
+            _ => Err(Failure::new(ErrorCode::Internal, "the process that reads the bundle ended without a word")),
         }
-        let worker = match launch::start(connection, &self.agent, bundle.into(), allowed, &self.stop).await {
-            Ok(worker) => worker,
-            Err(error) => {
-                self.lock().installing = false;
-                return Err(Failure::new(ErrorCode::UpgradeNotStarted, error.to_string()));
-            }
-        };
-        let emitter = emitter.to_owned();
-        changed(&self.shown, &emitter, &["Operation", "Progress", "LastError"]).await;
-        tokio::spawn(follow(self.shown.clone(), worker, emitter));
-        Ok(())
+    }
+
+    async fn install_bundle(
+        &self,
+        source: &str,
+        options: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
+    ) -> Result<(), Failure> {
+        self.install(Source::Address(source.to_owned()), options, &call, connection, emitter).await
     }
 
     async fn cancel(

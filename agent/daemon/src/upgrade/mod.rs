@@ -2,31 +2,35 @@
 //!
 //! Owns: what is checked before the first write ([`gate`]), and the order: the other slot is taken out of the boot
 //! order, written and read back by the one slot writer, then armed. Whatever breaks off leaves the booted slot as it
-//! is, and the other one empty.
+//! is, and the other one empty. Over the network, what the box has already is not fetched (`delta`).
 //! Never: writes the booted slot; reads the bundle twice; holds more of it in memory than a decoder's window.
 
+pub mod about;
+mod delta;
 pub mod gate;
+pub mod http;
 pub mod worker;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read};
 
 use serde::{Deserialize, Serialize};
 use siris_ibu::bundle::{Bundle, BundleError, Members};
 use siris_ibu::keys::{Epoch, KeyFileError, PublicKey, Role};
 use siris_ibu::signature::{Policy, VerifyError};
-use siris_ibu::{Manifest, MemberKind, Version};
-use siris_slots::bootenv::BootEnvError;
+use siris_ibu::{Manifest, MemberKind, SignedManifest, Version};
+use siris_slots::bootenv::{BootEnv, BootEnvError};
 use siris_slots::device::{Device, Zeros};
 use siris_slots::trailer::{SlotInfo, read_slot};
-use siris_slots::writer::{Payload, WriteError, WriteOptions, write_slot};
-use siris_slots::{Slot, SlotState};
+use siris_slots::writer::{SlotWriter, WriteError, WriteOptions};
+use siris_slots::{Layout, Slot, SlotState};
 use siris_zfs::{PoolName, Zfs, ZfsError};
 
 use crate::observe;
 use crate::root::Root;
 use crate::slots::{OsDisk, SlotsError};
 use gate::GateError;
+use http::{Client, HttpError, Opened};
 
 /// The public keys that bundles are verified with; part of the verified root.
 pub const KEYS: &str = "/usr/lib/siris/keys";
@@ -52,6 +56,12 @@ pub enum UpgradeError {
     /// The bundle.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// The bundle cannot be had.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// A bundle on this box.
+    #[error("cannot open {0}")]
+    Open(String, #[source] io::Error),
     /// It is not for this box.
     #[error(transparent)]
     Gate(Box<GateError>),
@@ -73,6 +83,11 @@ impl From<GateError> for UpgradeError {
 }
 
 impl UpgradeError {
+    /// Code, a colon, and what happened, as it is told to people.
+    pub fn said(&self) -> String {
+        format!("{}: {}", self.code(), crate::chain(self))
+    }
+
     /// The stable code of this error.
     pub fn code(&self) -> &'static str {
         match self {
@@ -81,6 +96,8 @@ impl UpgradeError {
             UpgradeError::Running(_) => "running-unknown",
             UpgradeError::OnTrial => "running-on-trial",
             UpgradeError::Bundle(error) => error.code(),
+            UpgradeError::Http(error) => error.code(),
+            UpgradeError::Open(..) => "bundle-not-found",
             UpgradeError::Gate(error) => error.code(),
             UpgradeError::Pools(error) => error.code(),
             UpgradeError::Write(error) => match bundle_fault(error) {
@@ -176,6 +193,31 @@ pub struct Armed {
     pub slot: Slot,
     /// What it holds.
     pub version: Version,
+    /// How it got there over the network.
+    pub fetched: Option<Fetched>,
+}
+
+/// What an install over the network cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetched {
+    /// How.
+    pub way: Way,
+    /// Bytes that came in.
+    pub received: u64,
+    /// Bytes of the image that the box had already.
+    pub reused: u64,
+}
+
+/// How an image came over the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// As the difference to the running version.
+    Patch,
+    /// Block by block, as far as the box had not got them.
+    Blocks,
+    /// All of the bundle.
+    Whole,
 }
 
 /// Writes the bundle in `source` into the slot that is not booted, and arms it: the next boot tries it.
@@ -191,35 +233,139 @@ pub fn install(
 ) -> Result<Armed, UpgradeError> {
     let running = Running::look(root, zfs)?;
     let bundle = Bundle::open(source, &running.trusted, running.policy())?;
-    let signed = bundle.signed().clone();
-    let manifest = signed.manifest();
-    gate::check(manifest, &running, allowed)?;
-    let disk = OsDisk::find(root)?;
-    let mut env = disk.environment()?;
-    if env.record(running.slot).state != SlotState::Good {
-        return Err(UpgradeError::OnTrial);
-    }
-    let (mut device, layout) = disk.open_to_write()?;
-    gate::fits(manifest, &layout)?;
+    let mut target = Target::find(root, &running, bundle.signed().clone(), allowed)?;
+    target.empty()?;
+    target.whole(bundle, told)?;
+    target.arm(None)
+}
 
-    let slot = running.slot.other();
-    env.clear(slot);
-    disk.save(&env)?;
-    let size = |kind| manifest.member(kind).size.bytes();
-    let total = MemberKind::ALL.into_iter().map(size).sum();
-    let mut progress = |at: siris_slots::writer::Progress| {
-        let before = MemberKind::ALL.into_iter().take_while(|kind| *kind != at.kind).map(size).sum::<u64>();
-        told(Told { done: before + at.done, total });
+/// As [`install`], with a bundle on a web server: of it, only what the box lacks is fetched where that can be.
+///
+/// # Errors
+/// [`UpgradeError`]. The booted slot is untouched, and is what boots next.
+pub fn install_from(
+    root: &Root,
+    zfs: &dyn Zfs,
+    client: &Client,
+    url: &str,
+    allowed: Allowed,
+    told: &mut dyn FnMut(Told),
+) -> Result<Armed, UpgradeError> {
+    let running = Running::look(root, zfs)?;
+    let opened = http::open(client, url)?;
+    let len = match &opened {
+        Opened::Ranged { len, .. } => Some(*len),
+        Opened::Whole(_) => None,
     };
-    let Members { mut tree, mut boot, mut root } = bundle.members();
-    let payload = Payload { tree: &mut tree, boot: &mut boot, root: &mut root };
-    let options = WriteOptions { zeros: Zeros::Write, read_back: true };
-    write_slot(&mut device, &layout, slot, &signed, payload, options, &mut progress).map_err(UpgradeError::Write)?;
-    // What the next look at the slot reads is what is on the disk.
-    device.forget().map_err(|e| SlotsError::ReadDisk("the OS disk".into(), e))?;
-    env.arm(slot)?;
-    disk.save(&env)?;
-    Ok(Armed { slot, version: manifest.version.clone() })
+    let bundle = Bundle::open(opened.into_reader(), &running.trusted, running.policy())?;
+    let mut target = Target::find(root, &running, bundle.signed().clone(), allowed)?;
+    let fetched = match len.map(|len| delta::write(&mut target, client, url, len, told)) {
+        Some(Ok(Some(fetched))) => fetched,
+        Some(Err(error)) => return Err(error),
+        // No delta, or none that pays, or one that failed: the bundle is still there.
+        Some(Ok(None)) | None => {
+            target.empty()?;
+            target.whole(bundle, told)?;
+            Fetched { way: Way::Whole, received: client.received(), reused: 0 }
+        }
+    };
+    target.arm(Some(fetched))
+}
+
+/// Whether an address is one on a web server, and not a path.
+pub fn is_url(address: &str) -> bool {
+    address.starts_with("http://") || address.starts_with("https://")
+}
+
+/// The bundle at an address, from its first byte on.
+///
+/// # Errors
+/// When it is neither on a web server nor a file, or cannot be had.
+pub fn open(client: &Client, address: &str) -> Result<Box<dyn Read>, UpgradeError> {
+    if is_url(address) {
+        return Ok(http::open(client, address)?.into_reader());
+    }
+    let opened = if address.starts_with('/') { File::open(address) } else { Err(io::ErrorKind::InvalidInput.into()) };
+    opened.map(|file| Box::new(file) as Box<dyn Read>).map_err(|error| UpgradeError::Open(address.to_owned(), error))
+}
+
+/// The slot that is not booted, found fit for a payload.
+pub(crate) struct Target<'a> {
+    running: &'a Running,
+    signed: SignedManifest,
+    disk: OsDisk,
+    env: BootEnv,
+    device: File,
+    layout: Layout,
+    slot: Slot,
+}
+
+impl<'a> Target<'a> {
+    /// Asks everything that can be asked before the first write.
+    fn find(root: &Root, running: &'a Running, signed: SignedManifest, allowed: Allowed) -> Result<Self, UpgradeError> {
+        gate::check(signed.manifest(), running, allowed)?;
+        let disk = OsDisk::find(root)?;
+        let env = disk.environment()?;
+        if env.record(running.slot).state != SlotState::Good {
+            return Err(UpgradeError::OnTrial);
+        }
+        let (device, layout) = disk.open_to_write()?;
+        gate::fits(signed.manifest(), &layout)?;
+        Ok(Target { running, signed, disk, env, device, layout, slot: running.slot.other() })
+    }
+
+    /// Takes the slot out of the boot order.
+    fn empty(&mut self) -> Result<(), UpgradeError> {
+        self.env.clear(self.slot);
+        Ok(self.disk.save(&self.env)?)
+    }
+
+    /// Writes the slot from members that `give` hands to the writer.
+    fn fill(
+        &mut self,
+        told: &mut dyn FnMut(Told),
+        give: impl FnOnce(&mut SlotWriter<'_>) -> Result<(), WriteError>,
+    ) -> Result<(), WriteError> {
+        let manifest = self.signed.manifest();
+        let size = |kind| manifest.member(kind).size.bytes();
+        let total = MemberKind::ALL.into_iter().map(size).sum();
+        // Members may come in any order.
+        let mut before = 0;
+        let mut last: Option<(MemberKind, u64)> = None;
+        let mut progress = |at: siris_slots::writer::Progress| {
+            if let Some((kind, done)) = last.replace((at.kind, at.done))
+                && kind != at.kind
+            {
+                before += done;
+            }
+            told(Told { done: before + at.done, total });
+        };
+        let options = WriteOptions { zeros: Zeros::Write, read_back: true };
+        let (device, layout, slot, signed) = (&mut self.device, &self.layout, self.slot, &self.signed);
+        let mut writer = SlotWriter::begin(device, layout, slot, signed, options, &mut progress)?;
+        give(&mut writer)?;
+        writer.finish()
+    }
+
+    /// Writes the slot from a whole bundle.
+    fn whole<R: Read>(&mut self, bundle: Bundle<R>, told: &mut dyn FnMut(Told)) -> Result<(), UpgradeError> {
+        let Members { mut tree, mut boot, mut root } = bundle.members();
+        let written = self.fill(told, |writer| {
+            writer.member(MemberKind::Tree, &mut tree)?;
+            writer.member(MemberKind::Boot, &mut boot)?;
+            writer.member(MemberKind::Root, &mut root)
+        });
+        written.map_err(UpgradeError::Write)
+    }
+
+    /// Arms the slot: it was written.
+    fn arm(mut self, fetched: Option<Fetched>) -> Result<Armed, UpgradeError> {
+        // What the next look at the slot reads is what is on the disk.
+        self.device.forget().map_err(|e| SlotsError::ReadDisk("the OS disk".into(), e))?;
+        self.env.arm(self.slot)?;
+        self.disk.save(&self.env)?;
+        Ok(Armed { slot: self.slot, version: self.signed.manifest().version.clone(), fetched })
+    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! The process that writes a slot: it ends when it has, and its memory with it.
 //!
-//! In: the bundle on its standard input. Out: a line of JSON for each [`Said`], on its standard output.
+//! In: the bundle on its standard input, or its address. Out: a line of JSON for each [`Said`], on its standard output.
 
 use std::io::{Read, Write};
 
 use serde::{Deserialize, Serialize};
 use siris_zfs::Zfs;
 
-use super::{Allowed, Told, install};
+use super::about::About;
+use super::http::{Client, Patience};
+use super::{Allowed, Fetched, Told, install, install_from, is_url, open};
 use crate::root::Root;
 use crate::{observe, slots};
 
@@ -28,7 +30,11 @@ pub enum Said {
         slot: String,
         /// What it holds.
         version: String,
+        /// How it got there over the network.
+        fetched: Option<Fetched>,
     },
+    /// What a bundle is.
+    Bundle(About),
     /// A slot was marked.
     Marked {
         /// The slot.
@@ -57,8 +63,28 @@ pub fn mark(root: &Root, state: &str, slot: &str, out: &mut dyn Write) -> bool {
     result.is_ok()
 }
 
+/// Where a bundle comes from.
+pub enum Source<R> {
+    /// From its first byte on.
+    Stream(R),
+    /// A web server's, or a file's.
+    Address(String),
+}
+
+/// Says what the bundle at an address is. Says whether that went well.
+pub fn inspect(root: &Root, zfs: &dyn Zfs, address: &str, out: &mut dyn Write) -> bool {
+    let about = open(&Client::new(Patience::short()), address).and_then(|source| About::look(root, zfs, source));
+    let said = match &about {
+        Ok(about) => Said::Bundle(about.clone()),
+        Err(error) => Said::Failed { code: error.code().to_owned(), text: crate::chain(error) },
+    };
+    // Who started it waits for this line.
+    let _ = writeln!(out, "{}", serde_json::to_string(&said).unwrap_or_default());
+    about.is_ok()
+}
+
 /// Writes the other slot, and says how it goes. Says whether it went well.
-pub fn run(root: &Root, zfs: &dyn Zfs, source: impl Read, allowed: Allowed, out: &mut dyn Write) -> bool {
+pub fn run<R: Read>(root: &Root, zfs: &dyn Zfs, source: Source<R>, allowed: Allowed, out: &mut dyn Write) -> bool {
     let mut percent = None;
     let mut say = |said: &Said| {
         let line = serde_json::to_string(said).unwrap_or_default();
@@ -71,9 +97,19 @@ pub fn run(root: &Root, zfs: &dyn Zfs, source: impl Read, allowed: Allowed, out:
             say(&Said::Progress { done, total });
         }
     };
-    let result = install(root, zfs, source, allowed, &mut told);
+    let client = Client::new(Patience::default());
+    let result = match source {
+        Source::Stream(source) => install(root, zfs, source, allowed, &mut told),
+        Source::Address(url) if is_url(&url) => install_from(root, zfs, &client, &url, allowed, &mut told),
+        Source::Address(path) => {
+            open(&client, &path).and_then(|source| install(root, zfs, source, allowed, &mut told))
+        }
+    };
     match &result {
-        Ok(armed) => say(&Said::Armed { slot: armed.slot.to_string(), version: armed.version.to_string() }),
+        Ok(armed) => {
+            let (slot, version) = (armed.slot.to_string(), armed.version.to_string());
+            say(&Said::Armed { slot, version, fetched: armed.fetched })
+        }
         Err(error) => say(&Said::Failed { code: error.code().to_owned(), text: crate::chain(error) }),
     }
     result.is_ok()

@@ -4,13 +4,16 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use std::fs::{self, File};
+use std::io::Cursor;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use siris_ibu::delta::patch::{self, Side};
+use siris_ibu::delta::{Shape, blocks};
 use siris_ibu::keys::{Epoch, Role, SecretKey};
 use siris_ibu::manifest::{BuildTime, Member, SCHEMA, Zfs as ZfsSupport};
 use siris_ibu::signature::{Policy, SignatureFile};
-use siris_ibu::verity::{self, Salt};
+use siris_ibu::verity::{self, Salt, Verity};
 use siris_ibu::{ByteSize, Manifest, Sha256, SignedManifest, Version, bundle};
 use siris_slots::bootenv::{self, BootEnv};
 use siris_slots::device::Zeros;
@@ -31,11 +34,24 @@ pub struct Sample {
     root: Vec<u8>,
 }
 
+fn hashed(root: &[u8]) -> (Vec<u8>, Verity) {
+    let (uuid, mut tree) = ("11223344-5566-7788-99aa-bbccddeeff00".parse().unwrap(), Vec::new());
+    let verity = verity::build(root, root.len() as u64, Salt::from_bytes([3; 32]), uuid, &mut tree).unwrap();
+    (tree, verity)
+}
+
 pub fn sample(version: u64) -> Sample {
-    let noise = |len: u32| (0..len).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8 ^ version as u8).collect();
-    let (root, boot, mut tree): (Vec<u8>, Vec<u8>, _) = (noise(100 * 4096), noise(40 * 4096), Vec::new());
-    let uuid = "11223344-5566-7788-99aa-bbccddeeff00".parse().unwrap();
-    let verity = verity::build(&root[..], root.len() as u64, Salt::from_bytes([3; 32]), uuid, &mut tree).unwrap();
+    // It does not compress: a bundle is longer than what is read of one at first.
+    let noise = |len: u32| {
+        let mut state = version;
+        let mut byte = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as u8
+        };
+        (0..len).map(|_| byte()).collect()
+    };
+    let (root, boot): (Vec<u8>, Vec<u8>) = (noise(100 * 4096), noise(40 * 4096));
+    let (tree, verity) = hashed(&root);
     let member = |b: &[u8]| Member { size: ByteSize::from_bytes(b.len() as u64), sha256: Sha256::of(b) };
     let features: std::collections::BTreeSet<String> = ["org.openzfs:known".to_owned()].into();
     let manifest = Manifest {
@@ -59,6 +75,42 @@ pub fn sample(version: u64) -> Sample {
 }
 
 impl Sample {
+    /// This system as it is in a later version: some blocks in the middle and the end are other ones.
+    pub fn changed(mut self, version: u64) -> Sample {
+        for block in [30, 31, 60, 99] {
+            for (n, byte) in self.root[block * 4096..(block + 1) * 4096].iter_mut().enumerate() {
+                *byte = (n * n / 7 + block) as u8;
+            }
+        }
+        self.boot[5 * 4096..6 * 4096].fill(version as u8);
+        let (tree, verity) = hashed(&self.root);
+        let member = |b: &[u8]| Member { size: ByteSize::from_bytes(b.len() as u64), sha256: Sha256::of(b) };
+        (self.manifest.tree, self.manifest.boot, self.manifest.root) =
+            (member(&tree), member(&self.boot), member(&self.root));
+        (self.manifest.verity, self.manifest.version, self.tree) = (verity, Version::new(1, version, 0), tree);
+        self
+    }
+
+    fn image(&self) -> (Vec<u8>, Shape) {
+        ([&self.boot[..], &self.root].concat(), Shape::of(&self.manifest))
+    }
+
+    /// The blocks file that lies beside its bundle.
+    pub fn blocks_file(&self) -> Vec<u8> {
+        let ((image, shape), mut out, mut scratch) = (self.image(), Vec::new(), Cursor::new(Vec::new()));
+        blocks::write(&mut out, &mut scratch, &mut &image[..], shape, &self.manifest.verity, 3).unwrap();
+        out
+    }
+
+    /// The patch from an older system.
+    pub fn patch_from(&self, old: &Sample) -> Vec<u8> {
+        let ((old_image, old_shape), (image, shape), mut out) = (old.image(), self.image(), Vec::new());
+        let from = Side { blocks: &mut &old_image[..], shape: old_shape, verity: &old.manifest.verity };
+        let to = Side { blocks: &mut &image[..], shape, verity: &self.manifest.verity };
+        patch::write(&mut out, from, to, 3).unwrap();
+        out
+    }
+
     fn signed_by(&self, key: &SecretKey) -> (Vec<u8>, Vec<u8>) {
         let bytes = self.manifest.to_bytes().unwrap();
         let signatures = SignatureFile::new(vec![key.sign(&bytes)]).to_bytes();
