@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use siris_build::Progress;
+use siris_build::{Older, Progress};
 use siris_ibu::keys::{Epoch, PublicKey};
 use siris_ibu::signature::Policy;
 use siris_ibu::{Bundle, Manifest, MemberKind};
@@ -21,6 +21,13 @@ pub struct IbuArgs {
     look: Option<Look>,
     #[command(flatten)]
     what: Option<BuildArgs>,
+    /// Also make a patch from an older bundle, for boxes that run it; may be given more than once
+    #[arg(long, value_name = "OLD.ibu")]
+    patch_from: Vec<PathBuf>,
+    /// A public key that older bundles are signed with, instead of this machine's development key; may be given more
+    /// than once
+    #[arg(long, value_name = "FILE")]
+    key: Vec<PathBuf>,
     /// Print what was built as JSON
     #[arg(long)]
     json: bool,
@@ -56,12 +63,27 @@ pub fn run(args: IbuArgs, progress: &Progress) -> Result<()> {
         (None, what) => {
             crate::setup::ensure(false)?;
             let request = what.context("name a profile")?.request()?;
-            let built = siris_build::ibu(&request, progress)?;
+            let trusted = if args.patch_from.is_empty() { Vec::new() } else { keys(&args.key)? };
+            let older = Older { bundles: args.patch_from, trusted };
+            let built = siris_build::ibu(&request, &older, progress)?;
             if args.json {
-                let (ibu, latest) = (built.ibu.display().to_string(), built.latest.display().to_string());
-                println!("{:#}", serde_json::json!({ "ibu": ibu, "latest": latest, "size": built.size.bytes() }));
+                let shown = |path: &Path| path.display().to_string();
+                let patches: Vec<_> = built.patches.iter().map(|patch| {
+                    serde_json::json!({ "from": patch.from.to_string(), "path": shown(&patch.path), "size": patch.size.bytes() })
+                }).collect();
+                println!(
+                    "{:#}",
+                    serde_json::json!({
+                        "ibu": shown(&built.ibu), "latest": shown(&built.latest), "size": built.size.bytes(),
+                        "blocks": shown(&built.blocks), "patches": patches,
+                    })
+                );
             } else {
                 println!("{} ({})", built.ibu.display(), built.size);
+                println!("{}", built.blocks.display());
+                for patch in &built.patches {
+                    println!("{} ({})", patch.path.display(), patch.size);
+                }
             }
             Ok(())
         }

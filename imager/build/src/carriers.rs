@@ -19,6 +19,7 @@ use siris_slots::device::Zeros;
 use siris_slots::fat::{self, FatFile, FatSpec};
 
 use crate::cache::{Cache, Key, Layer};
+use crate::deltas::{self, Older, PatchArtefact};
 use crate::error::BuildError;
 use crate::image::{Layers, Request};
 use crate::parts::LiveInput;
@@ -49,28 +50,40 @@ pub struct IbuArtefacts {
     pub ibu: PathBuf,
     /// A link to it that stays, `latest.ibu`.
     pub latest: PathBuf,
+    /// What boxes fetch single blocks from, `PROFILE-VERSION.blocks`.
+    pub blocks: PathBuf,
+    /// Patches from older bundles.
+    pub patches: Vec<PatchArtefact>,
     /// Its size.
     pub size: ByteSize,
 }
 
-/// Builds a bundle.
+/// Builds a bundle, and what lies beside it on a server.
 ///
 /// # Errors
 /// [`BuildError`]; nothing is then left under the final name.
-pub fn ibu(request: &Request, progress: &Progress) -> Result<IbuArtefacts, BuildError> {
+pub fn ibu(request: &Request, older: &Older, progress: &Progress) -> Result<IbuArtefacts, BuildError> {
     let layers = Layers::make(request, progress)?;
+    let cache = &layers.session.cache;
     let signed = layers.payload(request).signed(&layers.boot, &layers.key.secret)?;
-    let bundle = bundle_layer(&layers, &signed, &layers.session.cache, progress)?;
-    fs::create_dir_all(&request.out).map_err(BuildError::io("make", &request.out))?;
-    let name = format!("{}-{}.ibu", layers.session.profile.name, request.version);
-    let (ibu, latest) = (request.out.join(&name), request.out.join("latest.ibu"));
-    let work = tempfile::tempdir_in(&request.out).map_err(BuildError::io("make a directory in", &request.out))?;
-    let (from, half) = (bundle.path.join("system.ibu"), work.path().join("ibu"));
-    fs::copy(&from, &half).map_err(BuildError::io("copy", &from))?;
-    fs::rename(&half, &ibu).map_err(BuildError::io("put in place", &ibu))?;
-    link_latest(&ibu, &latest)?;
+    let bundle = bundle_layer(&layers, &signed, cache, progress)?;
+    let blocks = deltas::blocks_layer(&layers, &signed, cache, progress)?;
+    let out = &request.out;
+    fs::create_dir_all(out).map_err(BuildError::io("make", out))?;
+    let stem = format!("{}-{}", layers.session.profile.name, request.version);
+    let work = tempfile::tempdir_in(out).map_err(BuildError::io("make a directory in", out))?;
+    // The bundle last: who sees it finds the rest.
+    for (layer, ending) in [(&blocks, "blocks"), (&bundle, "ibu")] {
+        let (from, half) = (layer.path.join(format!("system.{ending}")), work.path().join(ending));
+        fs::copy(&from, &half).map_err(BuildError::io("copy", &from))?;
+        let path = out.join(format!("{stem}.{ending}"));
+        fs::rename(&half, &path).map_err(BuildError::io("put in place", &path))?;
+        link_latest(&path, &out.join(format!("latest.{ending}")))?;
+    }
+    let patches = deltas::patches(&layers, &signed, older, out, &stem, progress)?;
+    let (ibu, blocks) = (out.join(format!("{stem}.ibu")), out.join(format!("{stem}.blocks")));
     let size = fs::metadata(&ibu).map_err(BuildError::io("look at", &ibu))?.len();
-    Ok(IbuArtefacts { ibu, latest, size: ByteSize::from_bytes(size) })
+    Ok(IbuArtefacts { ibu, blocks, patches, latest: out.join("latest.ibu"), size: ByteSize::from_bytes(size) })
 }
 
 /// Builds an installer's medium, with answers on it if there are any.

@@ -54,6 +54,12 @@ pub enum BuildError {
         #[source]
         source: siris_installer::answers::AnswersError,
     },
+    #[error("cannot use the older bundle {}", .path.display())]
+    OldBundle {
+        path: PathBuf,
+        #[source]
+        source: Box<siris_ibu::bundle::BundleError>,
+    },
     #[error("{what}: {message}")]
     Payload { what: &'static str, message: String },
     #[error("not enough space: {} has {free} MiB free, and this build needs some {need} MiB there: make room, or point {elsewhere}", .path.display())]
@@ -74,6 +80,7 @@ impl BuildError {
             BuildError::NotRoot => "not-root",
             BuildError::Incomplete { .. } => "incomplete-root",
             BuildError::Answers { .. } => "answers-faulty",
+            BuildError::OldBundle { source, .. } => source.code(),
             BuildError::Payload { .. } => "bad-payload",
             BuildError::NoSpace { .. } => "no-space",
         }

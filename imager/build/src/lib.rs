@@ -9,6 +9,7 @@
 pub mod archive;
 pub mod cache;
 pub mod carriers;
+pub mod deltas;
 pub mod error;
 pub mod image;
 pub mod keys;
@@ -22,6 +23,7 @@ pub mod roots;
 pub mod sbom;
 
 pub use carriers::{IbuArtefacts, IsoArtefacts, ibu, iso};
+pub use deltas::{Older, PatchArtefact};
 pub use error::BuildError;
 pub use image::{Request, bmc, build, is_root, tools, update};
 pub use payload::Artefacts;

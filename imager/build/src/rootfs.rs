@@ -51,6 +51,7 @@ impl RootInput<'_> {
         let p = self.profile;
         let mut key = Key::new()
             .with("script", ASSEMBLE)
+            .with("salt", "of the product")
             .with("product", &p.product)
             .with("version", self.version)
             .with("epoch", self.epoch)
@@ -113,7 +114,7 @@ impl RootInput<'_> {
             let (config, kept) = (over.join("usr/lib/siris/boot/grub.cfg"), half.join("grub.cfg"));
             fs::rename(&config, &kept).map_err(BuildError::io("keep", &config))?;
             fs::remove_dir_all(&over).map_err(BuildError::io("remove", &over))?;
-            let size = hash_tree(half, &key.digest(), &uuid)?;
+            let size = hash_tree(half, &self.profile.product, &uuid)?;
             step.done(megabytes(size));
             Ok(())
         })
@@ -176,14 +177,16 @@ impl RootInput<'_> {
 }
 
 /// Writes `root.tree` and `verity.json` beside `root.erofs`; returns the image's size.
-fn hash_tree(dir: &Path, salt: &Sha256, uuid: &str) -> Result<u64, BuildError> {
+///
+/// The salt is one for all versions of a product: so a box sees by its own tree which blocks of the next version it has.
+fn hash_tree(dir: &Path, product: &str, uuid: &str) -> Result<u64, BuildError> {
     let payload = |message: String| BuildError::Payload { what: "hashing the root image", message };
     let (image_path, tree_path) = (dir.join("root.erofs"), dir.join("root.tree"));
     let image = File::open(&image_path).map_err(BuildError::io("open", &image_path))?;
     let size = image.metadata().map_err(BuildError::io("look at", &image_path))?.len();
     let mut tree = BufWriter::new(File::create(&tree_path).map_err(BuildError::io("make", &tree_path))?);
     let uuid = uuid.parse().map_err(|e| payload(format!("{uuid}: {e}")))?;
-    let salt = Salt::from_bytes(*salt.as_bytes());
+    let salt = Salt::from_bytes(*Sha256::of(format!("siris verity salt of {product}").as_bytes()).as_bytes());
     let verity = verity::build(BufReader::with_capacity(1 << 20, image), size, salt, uuid, &mut tree)
         .map_err(|e| payload(e.to_string()))?;
     tree.flush().map_err(BuildError::io("write", &tree_path))?;

@@ -99,6 +99,17 @@ impl Shape {
         self.boot + self.root
     }
 
+    /// Which part of a read is of the boot image, and which of the root image.
+    fn split(self, first: u64, into: &mut [u8]) -> io::Result<(Half<'_>, Half<'_>)> {
+        let blocks = (into.len() / BLOCK_LEN) as u64;
+        if first + blocks > self.blocks() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let in_boot = self.boot.saturating_sub(first).min(blocks) as usize * BLOCK_LEN;
+        let (boot, root) = into.split_at_mut(in_boot);
+        Ok(((first, boot), (first.saturating_sub(self.boot), root)))
+    }
+
     fn checked(boot: u64, root: u64) -> Result<Self, DeltaError> {
         match boot < MAX_BLOCKS && root < MAX_BLOCKS && boot + root > 0 {
             true => Ok(Self { boot, root }),
@@ -147,7 +158,7 @@ impl Blocks for &[u8] {
     }
 }
 
-/// An image whose two halves lie somewhere on a device.
+/// An image whose two halves are somewhere on a device.
 #[derive(Debug)]
 pub struct Placed<D> {
     /// The device.
@@ -162,23 +173,40 @@ pub struct Placed<D> {
 
 impl<D: Read + Seek> Blocks for Placed<D> {
     fn read_blocks(&mut self, first: u64, into: &mut [u8]) -> io::Result<()> {
-        let blocks = (into.len() / BLOCK_LEN) as u64;
-        if first + blocks > self.shape.blocks() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let in_boot = self.shape.boot.saturating_sub(first).min(blocks) as usize * BLOCK_LEN;
-        let (boot, root) = into.split_at_mut(in_boot);
-        if !boot.is_empty() {
-            self.device.seek(SeekFrom::Start(self.boot + first * BLOCK))?;
-            self.device.read_exact(boot)?;
-        }
-        if !root.is_empty() {
-            let first = first.saturating_sub(self.shape.boot);
-            self.device.seek(SeekFrom::Start(self.root + first * BLOCK))?;
-            self.device.read_exact(root)?;
-        }
-        Ok(())
+        let (boot, root) = self.shape.split(first, into)?;
+        read_at(&mut self.device, self.boot, boot)?;
+        read_at(&mut self.device, self.root, root)
     }
+}
+
+/// An image whose two halves are files.
+#[derive(Debug)]
+pub struct Joined<B, R> {
+    /// The boot image.
+    pub boot: B,
+    /// The root image.
+    pub root: R,
+    /// Its size.
+    pub shape: Shape,
+}
+
+impl<B: Read + Seek, R: Read + Seek> Blocks for Joined<B, R> {
+    fn read_blocks(&mut self, first: u64, into: &mut [u8]) -> io::Result<()> {
+        let (boot, root) = self.shape.split(first, into)?;
+        read_at(&mut self.boot, 0, boot)?;
+        read_at(&mut self.root, 0, root)
+    }
+}
+
+/// What is to be read of one half: the block of it, and where its bytes go.
+type Half<'a> = (u64, &'a mut [u8]);
+
+fn read_at(device: &mut (impl Read + Seek), start: u64, (first, into): Half<'_>) -> io::Result<()> {
+    if into.is_empty() {
+        return Ok(());
+    }
+    device.seek(SeekFrom::Start(start + first * BLOCK))?;
+    device.read_exact(into)
 }
 
 /// A file of which parts can be had.

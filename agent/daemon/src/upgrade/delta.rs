@@ -11,10 +11,10 @@ use siris_ibu::delta::blocks::Index;
 use siris_ibu::delta::patch::Patch;
 use siris_ibu::delta::{Assembly, BLOCK_LEN, Counts, DeltaError, Known, Placed, Remote, Shape};
 use siris_ibu::verity;
+use siris_slots::Slot;
 use siris_slots::device::Window;
 use siris_slots::layout::Part;
 use siris_slots::writer::WriteError;
-use siris_slots::Slot;
 
 use super::http::{self, Client};
 use super::{Fetched, Target, Told, UpgradeError, Way};
@@ -141,7 +141,8 @@ fn fill(target: &mut Target<'_>, assembly: &mut Assembly<'_>, told: &mut dyn FnM
     let written = target.fill(told, |writer| {
         writer.member(MemberKind::Boot, &mut assembly.by_ref().take(boot))?;
         writer.member(MemberKind::Root, assembly)?;
-        let tree = assembly.tree().map_err(|error| WriteError::ReadMember(MemberKind::Tree, io::Error::other(error)))?;
+        let tree =
+            assembly.tree().map_err(|error| WriteError::ReadMember(MemberKind::Tree, io::Error::other(error)))?;
         writer.member(MemberKind::Tree, &mut &tree[..])
     });
     match written {

@@ -269,7 +269,10 @@ impl Ranged {
             return Ok(Opened::Whole(Box::new(Counted { body: response.into_body().into_reader(), received })));
         }
         let Some((0, len)) = content_range(&response) else {
-            return Err(Failed::finally(io::ErrorKind::InvalidData, "the server sent another part than it was asked for"));
+            return Err(Failed::finally(
+                io::ErrorKind::InvalidData,
+                "the server sent another part than it was asked for",
+            ));
         };
         let mut head = Vec::new();
         let read = response.into_body().into_reader().take(HEAD).read_to_end(&mut head);
@@ -309,9 +312,13 @@ impl Ranged {
         let part = *at..span.all.end.min(*at + SEGMENT);
         let time = Duration::from_secs(60 + (part.end - part.start) / SLOWEST);
         let response = self.ask(&part, time)?;
-        if response.status() != StatusCode::PARTIAL_CONTENT || content_range(&response).map(|(at, _)| at) != Some(part.start)
+        if response.status() != StatusCode::PARTIAL_CONTENT
+            || content_range(&response).map(|(at, _)| at) != Some(part.start)
         {
-            return Err(Failed::finally(io::ErrorKind::InvalidData, "the file on the server changed while it was read"));
+            return Err(Failed::finally(
+                io::ErrorKind::InvalidData,
+                "the file on the server changed while it was read",
+            ));
         }
         let mut body = response.into_body().into_reader().take(part.end - part.start);
         let mut piece = vec![0; PIECE];

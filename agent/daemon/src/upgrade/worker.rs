@@ -101,9 +101,7 @@ pub fn run<R: Read>(root: &Root, zfs: &dyn Zfs, source: Source<R>, allowed: Allo
     let result = match source {
         Source::Stream(source) => install(root, zfs, source, allowed, &mut told),
         Source::Address(url) if is_url(&url) => install_from(root, zfs, &client, &url, allowed, &mut told),
-        Source::Address(path) => {
-            open(&client, &path).and_then(|source| install(root, zfs, source, allowed, &mut told))
-        }
+        Source::Address(path) => open(&client, &path).and_then(|source| install(root, zfs, source, allowed, &mut told)),
     };
     match &result {
         Ok(armed) => {

@@ -264,7 +264,8 @@ impl<'a> Frames<'a> {
                 _ => parts.push(part),
             }
         }
-        let body = if parts.is_empty() { Box::new(io::empty()) } else { file.parts(&parts).map_err(DeltaError::Fetch)? };
+        let body =
+            if parts.is_empty() { Box::new(io::empty()) } else { file.parts(&parts).map_err(DeltaError::Fetch)? };
         Ok(Self { file, plan, body, next: 0, current: None })
     }
 

@@ -86,7 +86,13 @@ fn content(seed: u32) -> Vec<u8> {
 }
 
 /// The new image out of an old one and a blocks file; with what it cost.
-fn by_blocks(old: &[u8], known: &Known, there: &[u8], new: &Image, file: &Served) -> Result<(Vec<u8>, Counts), DeltaError> {
+fn by_blocks(
+    old: &[u8],
+    known: &Known,
+    there: &[u8],
+    new: &Image,
+    file: &Served,
+) -> Result<(Vec<u8>, Counts), DeltaError> {
     let index = blocks::Index::read(file, new.shape, &new.verity.root_hash)?;
     let plan = index.plan(known, &mut &there[..], new.verity.salt).unwrap();
     let (mut old, mut there) = (old, there);
@@ -96,11 +102,7 @@ fn by_blocks(old: &[u8], known: &Known, there: &[u8], new: &Image, file: &Served
 
 fn by_patch(old: &Image, new: &Image, file: &[u8]) -> Result<(Vec<u8>, Counts), DeltaError> {
     let mut body: Box<dyn Read> = Box::new(Cursor::new(file.to_vec()));
-    let patch = patch::Patch::read(
-        &mut body,
-        (old.shape, &old.verity.root_hash),
-        (new.shape, &new.verity.root_hash),
-    )?;
+    let patch = patch::Patch::read(&mut body, (old.shape, &old.verity.root_hash), (new.shape, &new.verity.root_hash))?;
     let (mut blocks, mut nothing) = (&old.bytes[..], &[][..]);
     read(Assembly::of_patch(body, &patch, &new.verity, &mut blocks, &mut nothing), new)
 }

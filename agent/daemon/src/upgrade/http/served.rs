@@ -60,7 +60,9 @@ fn answer(mut connection: &TcpStream, files: &Files, manner: Manner, notes: &Mut
     let first = lines.next().filter(|line| !line.is_empty())?;
     let headers: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
     let header = |name: &str| {
-        headers.iter().find_map(|line| line.to_ascii_lowercase().strip_prefix(name).map(|value| value.trim().to_owned()))
+        headers
+            .iter()
+            .find_map(|line| line.to_ascii_lowercase().strip_prefix(name).map(|value| value.trim().to_owned()))
     };
     let range = header("range:").unwrap_or_default();
     let count = {

@@ -67,7 +67,8 @@ fn only_the_wanted_parts_come_in_their_order() {
     let parts = [0..10, 20..30, 5_000..5_001, 100_000..4_400_000, 9_999_990..10_000_000];
     let mut bytes = Vec::new();
     remote.parts(&parts).unwrap().read_to_end(&mut bytes).unwrap();
-    let wanted: Vec<u8> = parts.iter().flat_map(|part| &file[part.start as usize..part.end as usize]).copied().collect();
+    let wanted: Vec<u8> =
+        parts.iter().flat_map(|part| &file[part.start as usize..part.end as usize]).copied().collect();
     assert!(bytes == wanted);
     let mut asked = server.asked();
     asked.sort();
