@@ -105,6 +105,15 @@ impl<'a> Guest<'a> {
         Ok(())
     }
 
+    /// Leads a port of the machine's own loopback to one of the host's, as long as the connection is kept.
+    ///
+    /// # Errors
+    /// When the machine's SSH refuses.
+    pub fn forward(&self, port: u16, to: u16) -> Result<()> {
+        let way = format!("127.0.0.1:{port}:127.0.0.1:{to}");
+        Ok(self.ssh().args(["-O", "forward", "-R", &way, "root@127.0.0.1"]).run()?)
+    }
+
     /// Drops the connection.
     pub fn disconnect(&mut self) {
         drop(self.connection.take());

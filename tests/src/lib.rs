@@ -26,4 +26,5 @@ pub mod snapshot;
 pub mod sources;
 pub mod suites;
 pub mod vm;
+pub mod web;
 pub mod writelog;

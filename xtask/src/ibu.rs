@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use siris_build::{Older, Progress};
+use siris_build::{Difference, Older, Progress};
 use siris_ibu::keys::{Epoch, PublicKey};
 use siris_ibu::signature::Policy;
-use siris_ibu::{Bundle, Manifest, MemberKind};
+use siris_ibu::{Bundle, ByteSize, Manifest, MemberKind};
 
 use crate::BuildArgs;
 
@@ -50,6 +50,24 @@ enum Look {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Say what a box that runs OLD fetches to get NEW, and which packages changed
+    Diff {
+        /// A public key to trust instead of this machine's development key; may be given more than once
+        #[arg(long, value_name = "FILE")]
+        key: Vec<PathBuf>,
+        /// The profile whose lock names the packages
+        #[arg(long, default_value = "siris")]
+        profile: String,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+        /// The bundle that the box runs
+        #[arg(value_name = "OLD")]
+        old: PathBuf,
+        /// The other one, with what lies beside it
+        #[arg(value_name = "NEW")]
+        new: PathBuf,
+    },
 }
 
 /// Runs it.
@@ -60,6 +78,12 @@ pub fn run(args: IbuArgs, progress: &Progress) -> Result<()> {
     match (args.look, args.what) {
         (Some(Look::Inspect { files }), _) => files.iter().try_for_each(|file| inspect(file)),
         (Some(Look::Verify { key, files }), _) => verify(&key, &files),
+        (Some(Look::Diff { key, profile, json, old, new }), _) => {
+            crate::setup::ensure(false)?;
+            let difference = siris_build::diff(&crate::checkout(), &profile, &old, &new, &keys(&key)?, progress)?;
+            if json { println!("{:#}", as_json(&difference)) } else { print!("{}", told(&difference)) }
+            Ok(())
+        }
         (None, what) => {
             crate::setup::ensure(false)?;
             let request = what.context("name a profile")?.request()?;
@@ -132,4 +156,50 @@ fn verify(key: &[PathBuf], files: &[PathBuf]) -> Result<()> {
         println!("  signed by {}; every byte is as it was signed", signed.verified().key.name());
     }
     Ok(())
+}
+
+fn as_json(difference: &Difference) -> serde_json::Value {
+    let packages: Vec<_> = difference
+        .packages
+        .iter()
+        .map(|p| serde_json::json!({ "name": p.name, "old": p.old, "new": p.new, "changelog": p.changelog }))
+        .collect();
+    serde_json::json!({
+        "old": difference.old.version.to_string(),
+        "new": difference.new.version.to_string(),
+        "patch": difference.patch.map(ByteSize::bytes),
+        "blocks": difference.blocks.map(ByteSize::bytes),
+        "whole": difference.whole.bytes(),
+        "packages": packages,
+    })
+}
+
+/// As people read it.
+fn told(difference: &Difference) -> String {
+    let (old, new) = (&difference.old, &difference.new);
+    let mut text = format!("{} {} -> {}\nA box on {} fetches\n", new.product, old.version, new.version, old.version);
+    for (how, size) in
+        [("as a patch", difference.patch), ("block by block", difference.blocks), ("as a whole", Some(difference.whole))]
+    {
+        let size = size.map_or_else(|| "not to be had beside it".to_owned(), |size| size.rounded());
+        text += &format!("  {how:15} {size}\n");
+    }
+    match difference.packages.len() {
+        0 => text += "No package changed\n",
+        1 => text += "1 package changed\n",
+        n => text += &format!("{n} packages changed\n"),
+    }
+    for package in &difference.packages {
+        let change = match (&package.old, &package.new) {
+            (Some(old), Some(new)) => format!("{old} -> {new}"),
+            (None, Some(new)) => format!("{new} is new"),
+            (Some(old), None) => format!("{old} is gone"),
+            (None, None) => String::new(),
+        };
+        text += &format!("  {} {change}\n", package.name);
+        for line in &package.changelog {
+            text += &format!("    {line}\n");
+        }
+    }
+    text
 }

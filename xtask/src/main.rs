@@ -2,6 +2,7 @@
 
 mod bench;
 mod ibu;
+mod keys;
 mod lint;
 mod setup;
 mod test;
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use siris_build::{Artefacts, Progress, Request};
+use siris_build::{Artefacts, Progress, Request, Signing};
 use siris_ibu::Version;
 
 /// Builds, boots and tests SIRIS OS.
@@ -37,6 +38,18 @@ struct BuildArgs {
     /// Where artefacts go; target/siris/PROFILE by default
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// A shell command that signs: it is given the manifest on standard input and prints the signature file
+    ///
+    /// `cargo xtask keys sign` is one; another may ask a machine that holds the key, or print what was signed before:
+    /// the same inputs always make the same manifest. Needs --trust.
+    #[arg(long, value_name = "COMMAND", requires = "trust")]
+    signer: Option<String>,
+    /// A public key that the built system trusts, instead of this machine's development key; may be given more than once
+    #[arg(long, value_name = "FILE")]
+    trust: Vec<PathBuf>,
+    /// Build for others: compressed hard, and refused where a development key would sign or be trusted
+    #[arg(long)]
+    release: bool,
 }
 
 impl BuildArgs {
@@ -49,6 +62,7 @@ impl BuildArgs {
         if let Some(out) = self.out {
             request.out = std::path::absolute(&out).with_context(|| format!("cannot use {}", out.display()))?;
         }
+        request.signing = Signing { command: self.signer, trust: self.trust, release: self.release };
         Ok(request)
     }
 }
@@ -102,8 +116,8 @@ enum Command {
         #[arg(default_values_t = [String::from("siris"), String::from("alto")])]
         profiles: Vec<String>,
     },
-    /// Show the keys of this machine; makes the development pair if there is none
-    Keys,
+    /// Show, make and use signing keys
+    Keys(keys::KeysArgs),
     /// Prove everything: unit, golden, property and private-bus tests, then the image booted in VMs
     Test(test::TestArgs),
     /// Check format, lints, licences and duplicate dependencies
@@ -175,7 +189,7 @@ fn run(args: Args) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        Command::Keys => keys(),
+        Command::Keys(args) => keys::run(args),
         Command::Test(args) => test::run(args),
         Command::Lint => lint::run(),
         Command::Bench(args) => bench::run(args),
@@ -203,14 +217,5 @@ fn report(built: &Artefacts, json: bool, sizes: bool) -> anyhow::Result<()> {
             std::fs::read_to_string(&built.sizes).with_context(|| format!("cannot read {}", built.sizes.display()))?
         );
     }
-    Ok(())
-}
-
-fn keys() -> anyhow::Result<()> {
-    let key = siris_build::keys::development(&siris_build::keys::default_dir()?)?;
-    let public = key.secret.public();
-    let made = if key.created { "made" } else { "there already" };
-    println!("DEVELOPMENT key {} ({made}): {}", public.id(), key.public_file.display());
-    println!("It signs images on this machine only. A release is signed with a release key, elsewhere.");
     Ok(())
 }

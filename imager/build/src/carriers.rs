@@ -65,7 +65,7 @@ pub struct IbuArtefacts {
 pub fn ibu(request: &Request, older: &Older, progress: &Progress) -> Result<IbuArtefacts, BuildError> {
     let layers = Layers::make(request, progress)?;
     let cache = &layers.session.cache;
-    let signed = layers.payload(request).signed(&layers.boot, &layers.key.secret)?;
+    let signed = layers.payload(request).signed(&layers.boot, &layers.signer)?;
     let bundle = bundle_layer(&layers, &signed, cache, progress)?;
     let blocks = deltas::blocks_layer(&layers, &signed, cache, progress)?;
     let out = &request.out;
@@ -96,17 +96,16 @@ pub fn iso(request: &Request, answers: Option<&Path>, progress: &Progress) -> Re
     let cache = &layers.session.cache;
     let parts = layers.parts(progress);
     let profiles = layers.session.profiles.dir();
-    let keys = [layers.key.public_file.clone()];
     let live = parts.live_initrd(&LiveInput {
         base: &layers.base,
         agent: &layers.agent,
         kernel: &layers.kernel,
         initrds: &profiles.join("base/initrd"),
         fence: &profiles.join("base/files/usr/lib/udev/rules.d/01-siris-fence.rules"),
-        keys: &keys,
+        keys: &layers.signer.public_files,
     })?;
     let grub = parts.grub_of_medium()?;
-    let signed = layers.payload(request).signed(&layers.boot, &layers.key.secret)?;
+    let signed = layers.payload(request).signed(&layers.boot, &layers.signer)?;
     let bundle = bundle_layer(&layers, &signed, cache, progress)?;
     let step = progress.step("installer medium");
     fs::create_dir_all(&request.out).map_err(BuildError::io("make", &request.out))?;
@@ -126,8 +125,14 @@ pub fn iso(request: &Request, answers: Option<&Path>, progress: &Progress) -> Re
     Ok(artefacts)
 }
 
-/// In the builder: compresses `/siris/in/$1` to `/siris/out/$2`. The output is the same for any number of threads.
-const COMPRESS: &str = r#"zstd -q -T0 -9 --long=24 --no-check "/siris/in/$1" -o "/siris/out/$2""#;
+/// In the builder: compresses `/siris/in/$1` to `/siris/out/$2`, as hard as `$3` says. The output is the same for any
+/// number of threads.
+const COMPRESS: &str = r#"zstd -q -T0 "-$3" --long=24 --no-check "/siris/in/$1" -o "/siris/out/$2""#;
+
+/// How hard members are compressed: what is made once and fetched by many is worth some minutes.
+fn level(layers: &Layers) -> &'static str {
+    if layers.signer.is_release() { "19" } else { "9" }
+}
 
 /// The layer with `system.ibu`.
 fn bundle_layer(
@@ -139,6 +144,7 @@ fn bundle_layer(
     let key = Key::new()
         .with("recipe", RECIPE)
         .with("script", COMPRESS)
+        .with("level", level(layers))
         .with("builder", layers.builder.digest)
         .with("manifest", Sha256::of(signed.bytes()))
         .with("signatures", Sha256::of(signed.signature_bytes()));
@@ -149,7 +155,7 @@ fn bundle_layer(
             let log = half.join("log");
             Cmd::new(Tool::Bash)
                 .clean_env()
-                .args(["-euc", COMPRESS, "compress", from, to])
+                .args(["-euc", COMPRESS, "compress", from, to, level(layers)])
                 .in_root(&root)
                 .log(&log)
                 .run()

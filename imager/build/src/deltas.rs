@@ -24,8 +24,8 @@ use crate::roots::megabytes;
 
 /// Raised when what is made here changes.
 const RECIPE: u32 = 1;
-/// How hard frames of a blocks file are compressed while developing: it is as large as the bundle.
-const BLOCKS_LEVEL: i32 = 3;
+/// How hard frames of a blocks file are compressed, while developing and in a release: it is as large as the bundle.
+const BLOCKS_LEVELS: [i32; 2] = [3, 19];
 /// A patch is small, and made once for thousands of boxes.
 const PATCH_LEVEL: i32 = 19;
 
@@ -49,7 +49,7 @@ pub struct PatchArtefact {
     pub size: ByteSize,
 }
 
-type Image = Joined<File, File>;
+pub(crate) type Image = Joined<File, File>;
 
 fn new_image(layers: &Layers, manifest: &Manifest) -> Result<Image, BuildError> {
     let (boot, root) = (open(&layers.boot.path.join("boot.fat"))?, open(&layers.root.path.join("root.erofs"))?);
@@ -64,9 +64,10 @@ pub(crate) fn blocks_layer(
     progress: &Progress,
 ) -> Result<Layer, BuildError> {
     let manifest = signed.manifest();
+    let level = BLOCKS_LEVELS[usize::from(layers.signer.is_release())];
     let key = Key::new()
         .with("recipe", RECIPE)
-        .with("level", BLOCKS_LEVEL)
+        .with("level", level)
         .with("frame", blocks::FRAME_BLOCKS)
         .with("boot", manifest.boot.sha256)
         .with("root", manifest.verity.root_hash);
@@ -76,7 +77,7 @@ pub(crate) fn blocks_layer(
         let path = half.join("system.blocks");
         let mut out = BufWriter::new(File::create(&path).map_err(BuildError::io("make", &path))?);
         let mut scratch = tempfile::tempfile_in(half).map_err(BuildError::io("make a file in", half))?;
-        blocks::write(&mut out, &mut scratch, &mut image, Shape::of(manifest), &manifest.verity, BLOCKS_LEVEL)
+        blocks::write(&mut out, &mut scratch, &mut image, Shape::of(manifest), &manifest.verity, level)
             .and_then(|()| out.flush())
             .map_err(BuildError::io("write", &path))?;
         step.done(megabytes(fs::metadata(&path).map_err(BuildError::io("look at", &path))?.len()));
@@ -126,7 +127,7 @@ fn one_patch(
 }
 
 /// Unpacks a bundle into files of `work`, each member compared with what was signed.
-fn unpack(bundle: &Path, trusted: &[PublicKey], work: &Path) -> Result<(Manifest, Image), BuildError> {
+pub(crate) fn unpack(bundle: &Path, trusted: &[PublicKey], work: &Path) -> Result<(Manifest, Image), BuildError> {
     let sound = |error: siris_ibu::bundle::BundleError| BuildError::OldBundle {
         path: bundle.to_owned(),
         source: Box::new(error),

@@ -60,6 +60,8 @@ pub enum BuildError {
         #[source]
         source: Box<siris_ibu::bundle::BundleError>,
     },
+    #[error("cannot sign: {message}")]
+    Signing { message: String },
     #[error("{what}: {message}")]
     Payload { what: &'static str, message: String },
     #[error("not enough space: {} has {free} MiB free, and this build needs some {need} MiB there: make room, or point {elsewhere}", .path.display())]
@@ -81,6 +83,7 @@ impl BuildError {
             BuildError::Incomplete { .. } => "incomplete-root",
             BuildError::Answers { .. } => "answers-faulty",
             BuildError::OldBundle { source, .. } => source.code(),
+            BuildError::Signing { .. } => "cannot-sign",
             BuildError::Payload { .. } => "bad-payload",
             BuildError::NoSpace { .. } => "no-space",
         }

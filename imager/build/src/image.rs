@@ -9,7 +9,7 @@ use siris_ibu::Version;
 use crate::archive::{Mirrors, Store, Wish};
 use crate::cache::{Cache, Layer};
 use crate::error::BuildError;
-use crate::keys;
+use crate::keys::{Signer, Signing};
 use crate::lock::Lock;
 use crate::parts::{Parts, kernel_release, zfs_sources};
 use crate::payload::{Artefacts, PayloadInput};
@@ -35,6 +35,8 @@ pub struct Request {
     pub version: Version,
     /// Where artefacts go: a directory of this profile's own.
     pub out: PathBuf,
+    /// Who signs.
+    pub signing: Signing,
 }
 
 impl Request {
@@ -42,7 +44,7 @@ impl Request {
     pub fn new(checkout: impl Into<PathBuf>, profile: &str, version: Version) -> Self {
         let checkout = checkout.into();
         let out = checkout.join("target/siris").join(profile);
-        Request { checkout, profile: profile.to_owned(), version, out }
+        Request { checkout, profile: profile.to_owned(), version, out, signing: Signing::default() }
     }
 }
 
@@ -56,11 +58,11 @@ pub(crate) struct Session {
     pub(crate) profiles: Profiles,
     pub(crate) profile: Profile,
     pub(crate) cache: Cache,
-    store: Store,
+    pub(crate) store: Store,
 }
 
 impl Session {
-    fn open(checkout: &Path, profile: &str, progress: &Progress) -> Result<Session, BuildError> {
+    pub(crate) fn open(checkout: &Path, profile: &str, progress: &Progress) -> Result<Session, BuildError> {
         let profiles = Profiles::new(checkout.join("image-profiles"));
         let profile = profiles.load(profile)?;
         if !is_root() {
@@ -89,7 +91,7 @@ impl Session {
         Ok((roots.make(name, &lock, &install)?, lock))
     }
 
-    fn builder(&self, progress: &Progress) -> Result<(Layer, Lock), BuildError> {
+    pub(crate) fn builder(&self, progress: &Progress) -> Result<(Layer, Lock), BuildError> {
         self.tools(BUILDER, progress)
     }
 }
@@ -191,7 +193,7 @@ pub fn bmc(checkout: &Path, progress: &Progress) -> Result<Root, BuildError> {
 pub(crate) struct Layers {
     pub(crate) session: Session,
     pub(crate) lock: Lock,
-    pub(crate) key: keys::DevelopmentKey,
+    pub(crate) signer: Signer,
     pub(crate) kernel: String,
     pub(crate) builder: Layer,
     pub(crate) base: Layer,
@@ -209,10 +211,7 @@ impl Layers {
         let wanted = session.wanted();
         let lock = Lock::load(session.profiles.dir(), &session.profile.lock, &session.profile.suite, &wanted)?;
         check_space(&session, &request.out)?;
-        let key = keys::development(&keys::default_dir()?)?;
-        if key.created {
-            progress.line(format!("made a DEVELOPMENT key, {}: never ship what it signs", key.public_file.display()));
-        }
+        let signer = Signer::find(&request.signing, progress)?;
         let Compiled { builder, base, kernel, zfs, agent, initrd, grub } =
             compile(&session, request, &lock, &wanted, progress)?;
         let root = RootInput {
@@ -225,7 +224,7 @@ impl Layers {
             zfs: &zfs,
             agent: &agent,
             grub: &grub,
-            keys: std::slice::from_ref(&key.public_file),
+            keys: &signer.public_files,
             epoch: lock.epoch,
         };
         let root = root.image(&session.cache, progress)?;
@@ -243,7 +242,7 @@ impl Layers {
             };
             input.boot(&session.cache, progress)?
         };
-        Ok(Layers { session, lock, key, kernel, builder, base, agent, initrd, grub, root, boot })
+        Ok(Layers { session, lock, signer, kernel, builder, base, agent, initrd, grub, root, boot })
     }
 
     /// What parts are made with.
@@ -337,5 +336,5 @@ pub fn build(request: &Request, progress: &Progress) -> Result<Artefacts, BuildE
     let profile = &layers.session.profile;
     let sbom = sbom::cyclonedx(&profile.product, &request.version, &layers.lock);
     let input = layers.payload(request);
-    input.artefacts(&layers.boot, &layers.key.secret, &sbom, &request.out, &layers.session.cache, progress)
+    input.artefacts(&layers.boot, &layers.signer, &sbom, &request.out, &layers.session.cache, progress)
 }

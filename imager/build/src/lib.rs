@@ -10,6 +10,7 @@ pub mod archive;
 pub mod cache;
 pub mod carriers;
 pub mod deltas;
+pub mod diff;
 pub mod error;
 pub mod image;
 pub mod keys;
@@ -24,8 +25,10 @@ pub mod sbom;
 
 pub use carriers::{IbuArtefacts, IsoArtefacts, ibu, iso};
 pub use deltas::{Older, PatchArtefact};
+pub use diff::{Difference, diff};
 pub use error::BuildError;
 pub use image::{Request, bmc, build, is_root, tools, update};
+pub use keys::Signing;
 pub use payload::Artefacts;
 pub use profile::{Profile, Profiles};
 pub use progress::Progress;

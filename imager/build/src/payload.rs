@@ -10,9 +10,8 @@ use std::path::{Path, PathBuf};
 
 use siris_host::cmd::{Cmd, Tool};
 use siris_host::files::write_atomic;
-use siris_ibu::keys::{Epoch, SecretKey};
+use siris_ibu::keys::Epoch;
 use siris_ibu::manifest::{BuildTime, Member, SCHEMA, TRAILER, Zfs};
-use siris_ibu::signature::{Policy, SignatureFile};
 use siris_ibu::verity::Verity;
 use siris_ibu::{ByteSize, Manifest, Sha256, SignedManifest};
 use siris_slots::compose::{BiosCode, ComposeInput, write_disk};
@@ -26,6 +25,7 @@ use siris_slots::{SectorSize, Sizes};
 use crate::cache::{Cache, Key, Layer};
 use crate::error::BuildError;
 use crate::profile::Profile;
+use crate::keys::Signer;
 use crate::progress::Progress;
 use crate::roots::{builder, megabytes};
 
@@ -110,7 +110,7 @@ impl PayloadInput<'_> {
     }
 
     /// The manifest of this payload.
-    fn manifest(&self, boot: &Layer) -> Result<Manifest, BuildError> {
+    fn manifest(&self, boot: &Layer, key_epoch: Epoch) -> Result<Manifest, BuildError> {
         let member = |path: &Path| -> Result<Member, BuildError> {
             let sha256 = Sha256::of_reader(&mut BufReader::with_capacity(1 << 20, open(path)?))
                 .map_err(BuildError::io("read", path))?;
@@ -132,7 +132,7 @@ impl PayloadInput<'_> {
             built: BuildTime::from_unix(epoch).map_err(|e| fault("the time stamp", e))?,
             kernel: self.kernel.to_owned(),
             slot_size_min: ByteSize::from_bytes(least),
-            key_epoch: Epoch(1),
+            key_epoch,
             zfs: Zfs { version: self.zfs_version()?, features_read: features.clone(), features_write: features },
             tree,
             boot: member(&boot.path.join("boot.fat"))?,
@@ -142,16 +142,13 @@ impl PayloadInput<'_> {
         })
     }
 
-    /// The manifest, signed with `key` and verified.
+    /// The manifest, signed and verified.
     ///
     /// # Errors
-    /// When a part cannot be read, or the manifest is not sound.
-    pub fn signed(&self, boot: &Layer, key: &SecretKey) -> Result<SignedManifest, BuildError> {
-        let bytes = self.manifest(boot)?.to_bytes().map_err(|e| fault("the manifest", e))?;
-        let signatures = SignatureFile::new(vec![key.sign(&bytes)]).to_bytes();
-        let policy = Policy { allow_development: true, min_epoch: Epoch(1) };
-        SignedManifest::verify(&bytes, &signatures, std::slice::from_ref(key.public()), policy)
-            .map_err(|e| fault("the manifest", e))
+    /// When a part cannot be read, the manifest is not sound, or it is not signed.
+    pub(crate) fn signed(&self, boot: &Layer, signer: &Signer) -> Result<SignedManifest, BuildError> {
+        let bytes = self.manifest(boot, signer.epoch())?.to_bytes().map_err(|e| fault("the manifest", e))?;
+        signer.sign(&bytes)
     }
 
     fn zfs_version(&self) -> Result<String, BuildError> {
@@ -181,10 +178,10 @@ impl PayloadInput<'_> {
     ///
     /// # Errors
     /// When something cannot be written; nothing is then under a final name that was not there before.
-    pub fn artefacts(
+    pub(crate) fn artefacts(
         &self,
         boot: &Layer,
-        key: &SecretKey,
+        signer: &Signer,
         sbom: &str,
         out: &Path,
         cache: &Cache,
@@ -198,7 +195,7 @@ impl PayloadInput<'_> {
             .with("boot", boot.digest)
             .with("state", state.digest)
             .with("grub", self.grub.digest)
-            .with("key", key.public().id())
+            .with("key", signer.id())
             .with("profile", format!("{:?}", self.profile))
             .digest()
             .to_string();
@@ -209,7 +206,7 @@ impl PayloadInput<'_> {
         fs::create_dir_all(out).map_err(BuildError::io("make", out))?;
         // What was there is no longer what its stamp says.
         let _ = fs::remove_file(&artefacts.stamp);
-        let signed = self.signed(boot, key)?;
+        let signed = self.signed(boot, signer)?;
         self.disk(&signed, boot, &state, &artefacts.raw)?;
         write_atomic(&artefacts.manifest, signed.bytes())?;
         write_atomic(&artefacts.signature, signed.signature_bytes())?;
@@ -310,7 +307,7 @@ impl PayloadInput<'_> {
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

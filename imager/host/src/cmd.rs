@@ -65,6 +65,7 @@ tools! {
     Libvirtd = "libvirtd", "libvirt-daemon";
     Mmdebstrap = "mmdebstrap", "mmdebstrap";
     NetplanGenerate = "/usr/libexec/netplan/generate", "netplan-generator";
+    Nginx = "nginx", "nginx-light";
     Python = "python3", "python3";
     Qemu = "qemu-system-x86_64", "qemu-system-x86";
     QemuImg = "qemu-img", "qemu-utils";

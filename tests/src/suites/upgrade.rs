@@ -1,7 +1,7 @@
 //! Upgrades: from one version to the next and back, with the pool in use.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -9,8 +9,9 @@ use anyhow::{Context, Result, ensure};
 use super::{NEW_POOL, must_contain, standard};
 use crate::case::Case;
 use crate::lab::Bench;
-use crate::sources::Sources;
+use crate::sources::{Sources, names_in};
 use crate::vm::Vm;
+use crate::web::{Serving, Web};
 
 const GROUP: &str = "upgrade";
 /// How long writing a slot may take before it counts as hung.
@@ -18,18 +19,25 @@ const INSTALL: Duration = Duration::from_secs(900);
 
 /// The suite's cases.
 pub fn cases() -> Vec<Case> {
-    vec![Case::full(
-        GROUP,
-        "a bundle streamed to the box is tried, kept, and left again, its pool there throughout",
-        there_and_back,
-    )]
+    vec![
+        Case::full(
+            GROUP,
+            "a bundle streamed to the box is tried, kept, and left again, its pool there throughout",
+            there_and_back,
+        ),
+        Case::full(
+            GROUP,
+            "a box fetches of a bundle on a web server only what it lacks, and goes on where it broke off",
+            fetched,
+        ),
+    ]
 }
 
-/// A bundle of the image under test under another version.
-fn bundle(bench: &Bench<'_>, version: &str) -> Result<PathBuf> {
+/// A bundle of the image under test under another version, with what else `options` ask for beside it.
+fn bundle(bench: &Bench<'_>, version: &str, options: &str) -> Result<PathBuf> {
     let out = bench.dir().join(format!("bundle-{version}"));
     let sources = Sources::here(bench.lab.repository())?;
-    let script = format!("\"$XTASK\" ibu siris --version {version} --out '{}'", out.display());
+    let script = format!("\"$XTASK\" ibu siris --version {version} --out '{}' {options}", out.display());
     sources.shell(&script).log(bench.dir().join("build.log")).run()?;
     Ok(out.join("latest.ibu").canonicalize()?)
 }
@@ -43,7 +51,7 @@ fn booted(vm: &Vm<'_>) -> Result<String> {
 }
 
 fn there_and_back(bench: &Bench<'_>) -> Result<()> {
-    let bytes = fs::read(bundle(bench, "0.9.0")?)?;
+    let bytes = fs::read(bundle(bench, "0.9.0", "")?)?;
     let mut vm = standard(bench)?;
     let disk = "/dev/disk/by-id/virtio-data";
     let sum = vm.guest.ok(&format!(
@@ -94,5 +102,64 @@ fn pool_is_there(vm: &Vm<'_>, sum: &str) -> Result<()> {
     let found = vm.guest.ok("[ \"$(zfs get -Ho value mounted tank/data)\" = yes ] || zfs mount tank/data; \
          sha256sum < \"$(zfs get -Hpo value mountpoint tank/data)/file\"")?;
     ensure!(found == sum, "the pool came back with other data");
+    Ok(())
+}
+
+/// The port of the box's own loopback that leads to the web server.
+const WEB: u16 = 8080;
+
+fn fetched(bench: &Bench<'_>) -> Result<()> {
+    let manifest = bench.lab.image().manifest().context("the image has no manifest")?;
+    let old = bundle(bench, &siris_ibu::Manifest::parse(manifest)?.version.to_string(), "")?;
+    let new = bundle(bench, "0.9.0", &format!("--patch-from '{}'", old.display()))?;
+    let files = new.parent().context("a bundle without a directory")?;
+    let size = fs::metadata(&new)?.len();
+    let mut web = Web::start(bench, files)?;
+    let vm = standard(bench)?;
+    vm.guest.forward(WEB, web.port())?;
+    let url = format!("http://127.0.0.1:{WEB}/latest.ibu");
+    let install = || vm.guest.run_for(INSTALL, &format!("sirisctl upgrade install {url}"), b"");
+
+    let about = vm.guest.ok(&format!("sirisctl upgrade inspect {url}"))?;
+    must_contain(&about, "siris 0.9.0", "what the bundle on the server is")?;
+    let missing = vm.guest.refused(&format!("sirisctl upgrade install {}", url.replace("latest", "none")))?;
+    must_contain(&missing, "bundle-not-found", "a bundle that is not there")?;
+
+    // By the patch; without it by blocks; without these as a whole, from a server that knows no ranges too.
+    let ways = [("", "as a patch"), ("from-*.patch", "block by block"), ("blocks", "as a whole")];
+    for (gone, how) in ways {
+        if !gone.is_empty() {
+            vm.guest.ok("sirisctl upgrade mark bad other")?;
+            remove(files, gone)?;
+        }
+        let done = install()?;
+        ensure!(done.status == Some(0), "{how}: {done}");
+        must_contain(&done.text, how, "how it came")?;
+        println!("       {} (the bundle has {size} bytes)", done.text.lines().last().unwrap_or_default());
+    }
+    web.serve(Serving { no_ranges: true, ..Serving::default() })?;
+    let done = install()?;
+    ensure!(done.status == Some(0), "without ranges: {done}");
+
+    // The server goes away in the middle, and comes back.
+    web.serve(Serving { rate: Some(4 << 20), ..Serving::default() })?;
+    vm.guest.ok(&format!("systemd-run --quiet --unit fetch --remain-after-exit sirisctl upgrade install {url}"))?;
+    vm.guest.eventually(INSTALL, "busctl get-property org.siris.Agent1 /org/siris/Agent1/upgrade org.siris.Agent1.Upgrade Progress | grep -E '\\(isi\\) [2-9][0-9] '")?;
+    web.stop()?;
+    std::thread::sleep(Duration::from_secs(5));
+    web.serve(Serving::default())?;
+    let over = "systemctl show -P SubState fetch | grep -q exited";
+    vm.guest.eventually(INSTALL, over)?;
+    let said = vm.guest.ok("journalctl -o cat -u fetch; journalctl -o cat -u siris-upgrade | tail -3; sirisctl upgrade status")?;
+    must_contain(&said, "it is tried again", "a connection that broke")?;
+    must_contain(&said, "as a whole", "the whole bundle in the end")?;
+    must_contain(&said, "the next boot tries slot b", "the slots")
+}
+
+fn remove(dir: &Path, pattern: &str) -> Result<()> {
+    let (start, end) = pattern.split_once('*').unwrap_or(("", pattern));
+    for name in names_in(dir).iter().filter(|name| name.contains(start) && name.ends_with(end)) {
+        fs::remove_file(dir.join(name))?;
+    }
     Ok(())
 }

@@ -1,0 +1,95 @@
+//! The web server that boxes fetch their upgrades from: nginx.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+use siris_build::Progress;
+use siris_host::cmd::{Cmd, Root, Running, Tool};
+
+use crate::deadline;
+use crate::lab::Bench;
+use crate::vm::free_port;
+
+/// nginx over one directory; killed when dropped.
+pub struct Web {
+    root: Root,
+    dir: PathBuf,
+    files: PathBuf,
+    port: u16,
+    running: Option<Running>,
+}
+
+/// How it serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Serving {
+    /// Bytes a second of each connection.
+    pub rate: Option<u64>,
+    /// Answers every request with the whole file.
+    pub no_ranges: bool,
+}
+
+impl Web {
+    /// Serves `files` on the host's loopback.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start(bench: &Bench<'_>, files: &Path) -> Result<Self> {
+        let dir = bench.dir().join("web");
+        fs::create_dir_all(dir.join("temp"))?;
+        let mut root = siris_build::bmc(bench.lab.repository(), &Progress::new())?;
+        for shared in bench.lab.shared()? {
+            root = root.bind(&shared, &shared);
+        }
+        let mut web = Web { root, dir, files: files.canonicalize()?, port: free_port()?, running: None };
+        web.serve(Serving::default())?;
+        Ok(web)
+    }
+
+    /// Its port on the host's loopback.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Serves anew, in this way. What was under way is cut off.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn serve(&mut self, how: Serving) -> Result<()> {
+        self.stop()?;
+        let config = self.dir.join("nginx.conf");
+        let (dir, files) = (self.dir.display(), self.files.display());
+        let rate = how.rate.map_or_else(String::new, |rate| format!("limit_rate {rate};"));
+        let ranges = if how.no_ranges { "max_ranges 0;" } else { "" };
+        let temps = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+        let temps: String = temps.iter().map(|name| format!("{name}_temp_path {dir}/temp/{name};\n")).collect();
+        fs::write(
+            &config,
+            format!(
+                "daemon off; master_process off; user root; pid {dir}/pid; error_log {dir}/error.log;\n\
+                 events {{}}\nhttp {{ access_log {dir}/access.log; sendfile on; {temps}\n\
+                 server {{ listen 127.0.0.1:{}; root {files}; {rate} {ranges} }} }}\n",
+                self.port
+            ),
+        )?;
+        let nginx = Cmd::new(Tool::Nginx).in_root(&self.root).arg("-e").arg(self.dir.join("error.log")).arg("-c");
+        self.running = Some(nginx.arg(&config).log(self.dir.join("nginx.log")).spawn()?);
+        deadline::until(Duration::from_secs(30), "the web server", || {
+            Ok(std::net::TcpStream::connect(("127.0.0.1", self.port)).ok())
+        })?;
+        Ok(())
+    }
+
+    /// Stops serving.
+    ///
+    /// # Errors
+    /// When it cannot be stopped.
+    pub fn stop(&mut self) -> Result<()> {
+        drop(self.running.take());
+        // The port is free again when nobody answers.
+        deadline::until(Duration::from_secs(30), "the web server to end", || {
+            Ok(std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err().then_some(()))
+        })
+    }
+}
