@@ -124,6 +124,12 @@ pub enum VerifyError {
         /// The key.
         key: KeyId,
     },
+    /// A key has signed twice.
+    #[error("two signatures by key {key}: a signature file holds one of each key")]
+    DuplicateKey {
+        /// The key.
+        key: KeyId,
+    },
     /// No signature is by a trusted key.
     #[error("not signed by a trusted key (signed by: {})", names(.signed_by))]
     UnknownKey {
@@ -152,6 +158,7 @@ impl VerifyError {
             Self::BadSignature { .. } => "bad-signature",
             Self::KeyEpoch { .. } => "key-epoch",
             Self::DevelopmentKey { .. } => "development-key",
+            Self::DuplicateKey { .. } => "duplicate-key",
             Self::UnknownKey { .. } => "unknown-key",
             Self::Signatures(KeyFileError::Parse { .. }) => "signatures-unreadable",
             Self::Signatures(error) => error.code(),
@@ -182,7 +189,10 @@ pub fn verify(
 ) -> Result<Verified, VerifyError> {
     let mut accepted = None;
     let mut refused = None;
-    for KeySignature { key_id, signature } in signatures.signatures() {
+    for (n, KeySignature { key_id, signature }) in signatures.signatures().iter().enumerate() {
+        if signatures.signatures()[..n].iter().any(|earlier| earlier.key_id == *key_id) {
+            return Err(VerifyError::DuplicateKey { key: *key_id });
+        }
         let Some(key) = trusted.iter().find(|key| key.id() == *key_id) else { continue };
         if !key.made(&signature.0, bytes) {
             return Err(VerifyError::BadSignature { key: *key_id });

@@ -1,5 +1,6 @@
 //! Whether a bundle is for this box: everything that its manifest says, asked before the first write.
 
+use siris_ibu::keys::Epoch;
 use siris_ibu::manifest::TRAILER;
 use siris_ibu::{ByteSize, Manifest, Version};
 use siris_slots::{Layout, Part, Slot};
@@ -39,6 +40,16 @@ pub enum GateError {
         /// The running one.
         running: Version,
     },
+    /// It would trust keys again that are not trusted any more.
+    #[error("version {version} trusts keys of epoch {epoch} again, this box is at epoch {running}, which never goes back")]
+    KeyEpoch {
+        /// Its version.
+        version: Version,
+        /// Its epoch of keys.
+        epoch: Epoch,
+        /// The running one.
+        running: Epoch,
+    },
     /// It could not read or write a pool.
     #[error("pool {pool} has features that version {version} {lacks}")]
     PoolFeatures {
@@ -68,6 +79,7 @@ impl GateError {
             GateError::Product { .. } => "wrong-product",
             GateError::Downgrade { .. } => "downgrade",
             GateError::TooOld { .. } => "running-too-old",
+            GateError::KeyEpoch { .. } => "key-epoch-back",
             GateError::PoolFeatures { .. } => "pool-features",
             GateError::SlotTooSmall { .. } => "slot-too-small",
         }
@@ -91,6 +103,9 @@ pub fn check(manifest: &Manifest, running: &Running, allowed: Allowed) -> Result
     }
     if version <= now.version && !allowed.downgrade {
         return Err(GateError::Downgrade { version, running: now.version.clone() });
+    }
+    if manifest.key_epoch < now.key_epoch {
+        return Err(GateError::KeyEpoch { version, epoch: manifest.key_epoch, running: now.key_epoch });
     }
     for (pool, features) in &running.features {
         for (verb, unknown) in

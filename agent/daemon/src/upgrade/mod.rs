@@ -369,4 +369,6 @@ impl<'a> Target<'a> {
 }
 
 #[cfg(test)]
+mod tamper;
+#[cfg(test)]
 mod tests;

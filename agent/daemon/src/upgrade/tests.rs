@@ -14,32 +14,32 @@ use super::http::served::{Manner, Server};
 use super::*;
 
 #[path = "../../tests/private_bus/slots_box.rs"]
-mod slots_box;
+pub(super) mod slots_box;
 
 use slots_box::{Sample, key, layout, sample};
 
-struct Machine {
+pub(super) struct Machine {
     _dir: tempfile::TempDir,
-    root: Root,
+    pub(super) root: Root,
     zfs: Model,
 }
 
-fn machine() -> Machine {
+pub(super) fn machine() -> Machine {
     let dir = tempfile::tempdir().unwrap();
     slots_box::lay(dir.path());
     Machine { root: Root::new(dir.path()), _dir: dir, zfs: Model::new() }
 }
 
 impl Machine {
-    fn install(&self, bundle: &[u8]) -> Result<Armed, UpgradeError> {
+    pub(super) fn install(&self, bundle: &[u8]) -> Result<Armed, UpgradeError> {
         install(&self.root, &self.zfs, bundle, Allowed::default(), &mut |_| {})
     }
 
-    fn env(&self) -> BootEnv {
+    pub(super) fn env(&self) -> BootEnv {
         OsDisk::find(&self.root).unwrap().environment().unwrap()
     }
 
-    fn slot_a(&self) -> Vec<u8> {
+    pub(super) fn slot_a(&self) -> Vec<u8> {
         let disk = fs::read(self.root.path("/dev/vda")).unwrap();
         let layout = layout();
         let part = |part| &disk[layout.start(part) as usize..][..layout.len(part) as usize];

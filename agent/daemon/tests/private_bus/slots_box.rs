@@ -119,6 +119,11 @@ impl Sample {
 
     pub fn bundle_by(&self, key: &SecretKey) -> Vec<u8> {
         let (bytes, signatures) = self.signed_by(key);
+        self.bundle_of(&bytes, &signatures)
+    }
+
+    /// A bundle with this manifest and these signatures, whatever they are.
+    pub fn bundle_of(&self, bytes: &[u8], signatures: &[u8]) -> Vec<u8> {
         let frame = |bytes: &[u8]| zstd::stream::encode_all(bytes, 3).unwrap();
         let (boot, root, mut out) = (frame(&self.boot), frame(&self.root), Vec::new());
         let bodies = bundle::Bodies {
@@ -126,7 +131,7 @@ impl Sample {
             boot: (boot.len() as u64, &mut &boot[..]),
             root: (root.len() as u64, &mut &root[..]),
         };
-        bundle::write(&mut out, &bytes, &signatures, bodies).unwrap();
+        bundle::write(&mut out, bytes, signatures, bodies).unwrap();
         out
     }
 
