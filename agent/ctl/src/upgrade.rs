@@ -206,10 +206,15 @@ impl Screen {
 
 async fn status(upgrade: &UpgradeProxy<'_>) -> Result<(), Failure> {
     let mut rows = vec![["SLOT", "STATE", "TRIES", "VERSION", ""].map(str::to_owned).to_vec()];
+    let mut failed = String::new();
     for slot in upgrade.get_slot_status().await? {
         let detail = |key: &str| slot.details.get(key).map(plain).unwrap_or_default();
         let booted = if detail("booted") == "true" { "booted" } else { "" };
         let note = if slot.details.contains_key("error") { detail("error") } else { booted.to_owned() };
+        if slot.details.contains_key("failed") {
+            let (name, version, why) = (&slot.name, detail("version"), detail("failed"));
+            failed += &format!("slot {name} ({version}) was tried and left again: {why}\n");
+        }
         rows.push(vec![slot.name.clone(), detail("state"), detail("tries"), detail("version"), note]);
     }
     let mut out = text::table(&rows, &[2]);
@@ -217,6 +222,7 @@ async fn status(upgrade: &UpgradeProxy<'_>) -> Result<(), Failure> {
         "" => out += "no slot can be booted\n",
         slot => out += &format!("the next boot tries slot {slot}\n"),
     }
+    out += &failed;
     let (percent, what, _) = upgrade.progress().await?;
     if upgrade.operation().await? == "installing" {
         out += &format!("installing: {percent} %, {what}\n");

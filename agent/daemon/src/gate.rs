@@ -93,6 +93,15 @@ pub async fn gate(connection: &Connection, patience: Patience) -> Result<Vec<Hea
     }
 }
 
+/// What the agent says is wrong now.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn reasons(connection: &Connection) -> Result<Vec<HealthReason>, GateError> {
+    let manager = ManagerProxy::builder(connection).cache_properties(CacheProperties::No).build().await?;
+    Ok(look(&manager).await?.1)
+}
+
 async fn look(manager: &ManagerProxy<'_>) -> Result<(Health, Vec<HealthReason>), GateError> {
     let health = manager.health().await?.parse()?;
     Ok((health, manager.health_reasons().await?))

@@ -18,6 +18,7 @@ pub mod settings;
 pub mod slots;
 pub mod support;
 pub mod ticker;
+pub mod trial;
 pub mod units;
 pub mod upgrade;
 

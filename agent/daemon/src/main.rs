@@ -10,10 +10,11 @@ use siris_agent::bus::Authority;
 use siris_agent::escrow::{self, Restored};
 use siris_agent::gate::{self, Patience};
 use siris_agent::host_keys::ensure_host_key;
-use siris_agent::pools::import::{Outcome, import_pools};
+use siris_agent::pools::import::{self, import_pools};
 use siris_agent::pools::memory;
 use siris_agent::provision::{self, Credentials};
 use siris_agent::root::{ESCROW_FAULT, ESCROW_WANTED, Root};
+use siris_agent::trial::{self, Outcome};
 use siris_agent::upgrade::worker::Source;
 use siris_agent::upgrade::{Allowed, worker};
 use siris_agent::{observe, run, slots};
@@ -51,6 +52,10 @@ enum Command {
         #[arg(long, default_value_t = 45)]
         settle: u64,
     },
+    /// In a slot on trial: gives it up, keeps the reasons and the journal, and reboots into the slot it came from.
+    ///
+    /// Does nothing in a slot that is not on trial.
+    TrialFailed,
     /// Keeps a copy of what makes the box itself on each of its pools; a box that was installed anew beside its pools
     /// first takes on what they know of it.
     Escrow,
@@ -120,6 +125,7 @@ fn main() -> anyhow::Result<()> {
                 Ok(())
             })
         }
+        Some(Command::TrialFailed) => trial_failed(&root),
         Some(Command::Escrow) => {
             // Before the look: what changes from now on is looked at again.
             root.remove(ESCROW_WANTED)?;
@@ -147,12 +153,33 @@ fn main() -> anyhow::Result<()> {
                 eprintln!("{error}");
             }
             let outcome = import_pools(&root, &OpenZfs, Duration::from_secs(wait), &mut std::thread::sleep)?;
-            if let Outcome::Done(failed) = outcome {
+            if let import::Outcome::Done(failed) = outcome {
                 for (guid, why) in failed {
                     eprintln!("pool with guid {guid} was not imported: {why}");
                 }
             }
             Ok(())
+        }
+    }
+}
+
+/// How long the agent may take to say what is wrong.
+const ASK: Duration = Duration::from_secs(20);
+
+fn trial_failed(root: &Root) -> anyhow::Result<()> {
+    let asked = runtime()?.block_on(async { tokio::time::timeout(ASK, gate::reasons(&system_bus().await?)).await });
+    // An agent that does not answer is a reason by itself.
+    let reasons = asked.ok().and_then(Result::ok).unwrap_or_default();
+    match trial::take_back(root, &reasons)? {
+        Outcome::NotOnTrial => Ok(()),
+        Outcome::NoWayBack => {
+            eprintln!("this slot is on trial and not well, but the other one holds nothing good: it stays");
+            Ok(())
+        }
+        Outcome::TakenBack(slot) => {
+            let why = reasons.first().map_or("the agent does not answer", |reason| reason.text.as_str());
+            eprintln!("slot {slot} is given up ({why}): the box reboots into the slot it came from");
+            Ok(Cmd::new(Tool::Systemctl).arg("reboot").run()?)
         }
     }
 }

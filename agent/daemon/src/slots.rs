@@ -20,6 +20,7 @@ use siris_slots::{BootEnv, Layout, SectorSize, Slot, SlotState};
 use zbus::{OwnedVariant, Variant};
 
 use crate::root::Root;
+use crate::trial;
 
 /// Why the slots cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -233,6 +234,9 @@ pub fn status(root: &Root, booted: Option<Slot>) -> Result<Vec<SlotStatus>, Slot
         put("state", record.state.as_str().into());
         put("tries", u32::from(record.tries.left()).into());
         put("booted", (booted == Some(slot)).into());
+        if let Some(why) = trial::failed(root, slot)? {
+            put("failed", why.into());
+        }
         match &mut opened {
             Ok((device, layout)) => match read_slot(device, layout, slot) {
                 Ok(SlotInfo::Empty) => {}

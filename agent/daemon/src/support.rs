@@ -65,6 +65,7 @@ fn parts(agent: &Agent) -> Vec<(&'static str, String)> {
         ("meminfo", file("/proc/meminfo")),
         ("mountinfo", file("/proc/self/mountinfo")),
         ("partitions", file("/proc/partitions")),
+        ("failed-trial.json", file(crate::trial::REPORT)),
         ("zfs-version", file("/sys/module/zfs/version")),
     ];
     let commands: [(&'static str, Tool, &[&str]); 7] = [

@@ -183,6 +183,11 @@ impl BootEnv {
         self.others.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Takes such a variable away.
+    pub fn remove_other(&mut self, name: &str) {
+        self.others.retain(|(other, _)| other != name);
+    }
+
     /// What is recorded of `slot`.
     pub fn record(&self, slot: Slot) -> Record {
         self.records[slot as usize]

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{NEW_POOL, must_contain, standard};
+use super::{NEW_POOL, health_is, must_contain, standard};
 use crate::case::Case;
 use crate::lab::Bench;
 use crate::sources::{Sources, names_in};
-use crate::vm::Vm;
+use crate::vm::{BOOT, Vm};
 use crate::web::{Serving, Web};
 
 const GROUP: &str = "upgrade";
@@ -24,6 +24,11 @@ pub fn cases() -> Vec<Case> {
             GROUP,
             "a bundle streamed to the box is tried, kept, and left again, its pool there throughout",
             there_and_back,
+        ),
+        Case::full(
+            GROUP,
+            "a new system that is not well, hangs or panics is left again, and the old one says why",
+            left_again,
         ),
         Case::full(
             GROUP,
@@ -102,6 +107,58 @@ fn pool_is_there(vm: &Vm<'_>, sum: &str) -> Result<()> {
     let found = vm.guest.ok("[ \"$(zfs get -Ho value mounted tank/data)\" = yes ] || zfs mount tank/data; \
          sha256sum < \"$(zfs get -Hpo value mountpoint tank/data)/file\"")?;
     ensure!(found == sum, "the pool came back with other data");
+    Ok(())
+}
+
+fn left_again(bench: &Bench<'_>) -> Result<()> {
+    let bytes = fs::read(bundle(bench, "0.9.0", "")?)?;
+    let mut vm = standard(bench)?;
+    let disk = "/dev/disk/by-id/virtio-data";
+    vm.guest.ok(&format!("{NEW_POOL}new_pool tank mirror {disk}0 {disk}1"))?;
+    let install = |vm: &Vm<'_>| -> Result<()> {
+        let done = vm.guest.run_for(INSTALL, "sirisctl upgrade install -", &bytes)?;
+        ensure!(done.status == Some(0), "the install: {done}");
+        Ok(())
+    };
+
+    // Not well: a pool is worse than the slot that was kept has seen it.
+    install(&vm)?;
+    vm.guest.ok(&format!("zpool offline tank {disk}1"))?;
+    restart(&mut vm, "systemctl reboot")?;
+    vm.serial.wait("SIRIS: slot b", BOOT)?;
+    vm.serial.wait("is given up", BOOT).context("the new slot giving itself up")?;
+    vm.serial.wait("SIRIS: slot a", BOOT).context("the way back")?;
+    vm.wait_healthy()?;
+    let said = vm.guest.ok("sirisctl upgrade status")?;
+    must_contain(&said, "slot b (0.9.0) was tried and left again: pool-degraded", "the slots")?;
+    let journal = vm.guest.ok("zcat /var/lib/siris/failed-trial.journal.gz | head -5; sirisctl upgrade status")?;
+    must_contain(&journal, "kernel: Linux version", "the failed boot's journal")?;
+
+    // Tries that hang or panic are spent one by one. The pool keeps the slot from being found good meanwhile.
+    install(&vm)?;
+    restart(&mut vm, "systemctl reboot")?;
+    let hang = "echo 1 > /sys/fs/cgroup/init.scope/cgroup.freeze";
+    let panic = "echo c > /proc/sysrq-trigger";
+    for (n, end) in [hang, panic, panic].into_iter().enumerate() {
+        vm.serial.wait("SIRIS: slot b", BOOT).with_context(|| format!("try {}", n + 1))?;
+        vm.serial.wait("login:", BOOT)?;
+        vm.guest.connect(BOOT)?;
+        restart(&mut vm, end)?;
+    }
+    vm.serial.wait("SIRIS: slot a", BOOT).context("the way back")?;
+    vm.wait_healthy()?;
+    must_contain(&vm.guest.ok("sirisctl upgrade status")?, "was tried and left again: no-answer", "the slots")?;
+    vm.guest.ok(&format!("zpool online tank {disk}1"))?;
+    vm.guest.eventually(Duration::from_secs(120), &health_is("healthy"))?;
+    Ok(())
+}
+
+/// Runs a command after which the machine starts anew, sooner or later.
+fn restart(vm: &mut Vm<'_>, command: &str) -> Result<()> {
+    vm.serial.forget();
+    // The connection breaks before the status comes back, or nothing comes any more.
+    let _ = vm.guest.run_for(Duration::from_secs(20), command, b"");
+    vm.guest.disconnect();
     Ok(())
 }
 

@@ -29,6 +29,7 @@ use siris_zfs::{PoolName, Zfs, ZfsError};
 use crate::observe;
 use crate::root::Root;
 use crate::slots::{OsDisk, SlotsError};
+use crate::trial;
 use gate::GateError;
 use http::{Client, HttpError, Opened};
 
@@ -317,6 +318,7 @@ impl<'a> Target<'a> {
     /// Takes the slot out of the boot order.
     fn empty(&mut self) -> Result<(), UpgradeError> {
         self.env.clear(self.slot);
+        trial::forget(&mut self.env);
         Ok(self.disk.save(&self.env)?)
     }
 
@@ -368,6 +370,9 @@ impl<'a> Target<'a> {
     }
 }
 
+#[cfg(test)]
+#[path = "../../tests/private_bus/slots_box.rs"]
+pub(crate) mod slots_box;
 #[cfg(test)]
 mod tamper;
 #[cfg(test)]

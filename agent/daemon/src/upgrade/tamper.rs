@@ -10,7 +10,7 @@ use siris_slots::device::Device;
 use siris_slots::trailer::{SlotInfo, read_slot};
 use siris_slots::{Part, Slot, SlotState};
 
-use super::tests::slots_box::{Sample, key, layout, sample};
+use super::slots_box::{Sample, key, layout, sample};
 use super::tests::{Machine, machine};
 
 const BLOCK: usize = 512;

@@ -13,10 +13,7 @@ use super::http::Patience;
 use super::http::served::{Manner, Server};
 use super::*;
 
-#[path = "../../tests/private_bus/slots_box.rs"]
-pub(super) mod slots_box;
-
-use slots_box::{Sample, key, layout, sample};
+use super::slots_box::{Sample, key, layout, sample};
 
 pub(super) struct Machine {
     _dir: tempfile::TempDir,
