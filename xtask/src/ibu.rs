@@ -81,7 +81,11 @@ pub fn run(args: IbuArgs, progress: &Progress) -> Result<()> {
         (Some(Look::Diff { key, profile, json, old, new }), _) => {
             crate::setup::ensure(false)?;
             let difference = siris_build::diff(&crate::checkout(), &profile, &old, &new, &keys(&key)?, progress)?;
-            if json { println!("{:#}", as_json(&difference)) } else { print!("{}", told(&difference)) }
+            if json {
+                println!("{:#}", as_json(&difference))
+            } else {
+                print!("{}", told(&difference))
+            }
             Ok(())
         }
         (None, what) => {
@@ -178,9 +182,11 @@ fn as_json(difference: &Difference) -> serde_json::Value {
 fn told(difference: &Difference) -> String {
     let (old, new) = (&difference.old, &difference.new);
     let mut text = format!("{} {} -> {}\nA box on {} fetches\n", new.product, old.version, new.version, old.version);
-    for (how, size) in
-        [("as a patch", difference.patch), ("block by block", difference.blocks), ("as a whole", Some(difference.whole))]
-    {
+    for (how, size) in [
+        ("as a patch", difference.patch),
+        ("block by block", difference.blocks),
+        ("as a whole", Some(difference.whole)),
+    ] {
         let size = size.map_or_else(|| "not to be had beside it".to_owned(), |size| size.rounded());
         text += &format!("  {how:15} {size}\n");
     }

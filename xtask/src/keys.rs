@@ -84,8 +84,7 @@ fn make(name: &str, role: KeyRole, epoch: u32, dir: &Path) -> Result<()> {
         KeyRole::Development => Role::Development,
     };
     let key = SecretKey::generate(name, role, Epoch(epoch))?;
-    for (ending, mode, bytes) in
-        [("secret.toml", 0o600, key.to_bytes()), ("pub.toml", 0o644, key.public().to_bytes())]
+    for (ending, mode, bytes) in [("secret.toml", 0o600, key.to_bytes()), ("pub.toml", 0o644, key.public().to_bytes())]
     {
         let path = dir.join(format!("{name}.{ending}"));
         // A key that is there may be the only one that boxes trust.

@@ -57,6 +57,8 @@ codes! {
     ReceiptAbsent = "receipt-absent", Input, "This box was not made by the installer, or its install has no receipt.";
     ReceiptUnreadable = "receipt-unreadable", Host, "The receipt cannot be read.";
     OptionUnknown = "option-unknown", Input, "No such option, or it has another type.";
+    OptionInvalid = "option-invalid", Input, "An option has a value that makes no sense.";
+    RebootRefused = "reboot-refused", Environment, "The box cannot be rebooted now.";
     NotAuthorized = "not-authorized", Environment, "polkit does not allow it to this caller.";
     AuthorityUnreachable = "authority-unreachable", Host, "polkit could not be asked.";
     PoolNotFound = "pool-not-found", Input, "No imported pool of that name.";

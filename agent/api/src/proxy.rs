@@ -124,6 +124,10 @@ pub trait Upgrade {
     /// Stops an install; returns when it was told to. [`Self::receive_completed`] says when it is over.
     #[zbus(allow_interactive_auth)]
     fn cancel(&self) -> zbus::Result<()>;
+    /// Reboots the box: `now`, `idle` (when nothing holds an inhibitor), `HH:MM` in UTC or a time as RFC 3339 has it;
+    /// `cancel` takes that back. Returns what will be, in words.
+    #[zbus(allow_interactive_auth)]
+    fn reboot(&self, when: &str) -> zbus::Result<String>;
     /// Marks a slot (`a`, `b`, `booted`, `other`) as `good`, `bad` or `active`; returns its name and what was done.
     #[zbus(allow_interactive_auth)]
     fn mark(&self, state: &str, slot: &str) -> zbus::Result<(String, String)>;

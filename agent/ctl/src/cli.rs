@@ -170,9 +170,11 @@ pub enum UpgradeCommand {
         /// Also a version that is not newer than the running one.
         #[arg(long)]
         allow_downgrade: bool,
-        /// Reboot when it is done.
-        #[arg(long)]
-        reboot: bool,
+        /// Reboot when it is done: now, when nothing is running that must not be cut off (idle), at HH:MM (UTC), or at a
+        /// time such as 2026-01-31T03:00:00Z.
+        #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "now",
+              value_parser = reboot_time)]
+        reboot: Option<String>,
     },
     /// Stops an install. The box keeps the system that it runs.
     Cancel,
@@ -185,9 +187,17 @@ pub enum UpgradeCommand {
     },
     /// Has the next boot try the slot that is not booted, which has to be good.
     Rollback {
-        /// Reboot at once.
-        #[arg(long)]
-        reboot: bool,
+        /// Reboot then: now, idle, HH:MM (UTC), or a time such as 2026-01-31T03:00:00Z.
+        #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "now",
+              value_parser = reboot_time)]
+        reboot: Option<String>,
+    },
+    /// Reboots the box, or takes that back.
+    Reboot {
+        /// now, idle (when nothing is running that must not be cut off), HH:MM (UTC), a time such as
+        /// 2026-01-31T03:00:00Z, or cancel.
+        #[arg(value_parser = reboot_time)]
+        when: String,
     },
     /// Marks a slot.
     Mark {
@@ -209,4 +219,13 @@ pub enum PoolsCommand {
         /// Its guid.
         guid: u64,
     },
+}
+
+/// What can only be a time to the box: it goes through a shell where it is passed on over SSH.
+fn reboot_time(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || ":+-.".contains(c);
+    match !text.is_empty() && text.chars().all(allowed) {
+        true => Ok(text.to_owned()),
+        false => Err("it is now, idle, HH:MM (UTC), or a time such as 2026-01-31T03:00:00Z".to_owned()),
+    }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use siris_api::UpgradeProxy;
 use zbus::proxy::CacheProperties;
-use zbus::{Connection, Fd, OwnedVariant, Variant};
+use zbus::{Fd, OwnedVariant, Variant};
 
 use crate::cli::{Remote, UpgradeCommand};
 use crate::connect;
@@ -33,17 +33,18 @@ pub async fn run(remote: &Remote, command: UpgradeCommand) -> Result<(), Failure
     let upgrade = UpgradeProxy::builder(&connection).cache_properties(CacheProperties::No).build().await?;
     match command {
         UpgradeCommand::Inspect { bundle, json } => inspect(&upgrade, &bundle, json).await,
-        UpgradeCommand::Install { bundle, allow_downgrade, reboot } => {
+        UpgradeCommand::Install { bundle, allow_downgrade, reboot: when } => {
             install(&upgrade, &bundle, allow_downgrade).await?;
-            if reboot { restart(&connection).await } else { Ok(()) }
+            after(&upgrade, when).await
         }
         UpgradeCommand::Cancel => Ok(upgrade.cancel().await?),
         UpgradeCommand::Status => status(&upgrade).await,
         UpgradeCommand::Activate { slot } => mark(&upgrade, "active", &slot).await,
-        UpgradeCommand::Rollback { reboot } => {
+        UpgradeCommand::Rollback { reboot: when } => {
             mark(&upgrade, "active", "other").await?;
-            if reboot { restart(&connection).await } else { Ok(()) }
+            after(&upgrade, when).await
         }
+        UpgradeCommand::Reboot { when } => reboot(&upgrade, &when).await,
         UpgradeCommand::Mark { state, slot } => mark(&upgrade, &state, &slot).await,
     }
 }
@@ -64,20 +65,21 @@ fn open(bundle: &Path) -> Result<OwnedFd, Failure> {
 }
 
 fn stream(remote: &Remote, host: &str, bundle: &Path, command: &UpgradeCommand) -> Result<(), Failure> {
-    let mut words = vec!["sirisctl", "upgrade"];
+    let mut words = vec!["sirisctl".to_owned(), "upgrade".to_owned()];
     match command {
         UpgradeCommand::Install { allow_downgrade, reboot, .. } => {
-            words.push("install");
-            words.extend(allow_downgrade.then_some("--allow-downgrade"));
-            words.extend(reboot.then_some("--reboot"));
+            words.push("install".to_owned());
+            words.extend(allow_downgrade.then(|| "--allow-downgrade".to_owned()));
+            words.extend(reboot.iter().map(|when| format!("--reboot={when}")));
         }
         UpgradeCommand::Inspect { json, .. } => {
-            words.push("inspect");
-            words.extend(json.then_some("--json"));
+            words.push("inspect".to_owned());
+            words.extend(json.then(|| "--json".to_owned()));
         }
         _ => {}
     }
-    words.push("-");
+    words.push("-".to_owned());
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let (program, arguments) = connect::ssh_command(&remote.ssh, &remote.ssh_options, host, &words)?;
     #[allow(
         clippy::disallowed_methods,
@@ -240,17 +242,14 @@ async fn mark(upgrade: &UpgradeProxy<'_>, state: &str, slot: &str) -> Result<(),
     Ok(())
 }
 
-/// As `systemctl reboot` asks for it: who may not, is told so.
-async fn restart(connection: &Connection) -> Result<(), Failure> {
-    println!("rebooting");
-    let asked = connection
-        .call_method(
-            Some("org.freedesktop.login1"),
-            "/org/freedesktop/login1",
-            Some("org.freedesktop.login1.Manager"),
-            "Reboot",
-            &(true,),
-        )
-        .await;
-    asked.map(drop).map_err(Failure::from)
+async fn after(upgrade: &UpgradeProxy<'_>, when: Option<String>) -> Result<(), Failure> {
+    match when {
+        Some(when) => reboot(upgrade, &when).await,
+        None => Ok(()),
+    }
+}
+
+async fn reboot(upgrade: &UpgradeProxy<'_>, when: &str) -> Result<(), Failure> {
+    println!("{}", upgrade.reboot(when).await?);
+    Ok(())
 }

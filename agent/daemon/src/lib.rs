@@ -12,6 +12,7 @@ pub mod notify;
 pub mod observe;
 pub mod pools;
 pub mod provision;
+pub mod reboot;
 pub mod root;
 pub mod run;
 pub mod settings;

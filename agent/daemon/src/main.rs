@@ -17,7 +17,7 @@ use siris_agent::root::{ESCROW_FAULT, ESCROW_WANTED, Root};
 use siris_agent::trial::{self, Outcome};
 use siris_agent::upgrade::worker::Source;
 use siris_agent::upgrade::{Allowed, worker};
-use siris_agent::{observe, run, slots};
+use siris_agent::{observe, reboot, run, slots};
 use siris_host::cmd::{Cmd, Tool};
 use siris_zfs::OpenZfs;
 
@@ -84,6 +84,9 @@ enum Command {
         /// a, b, booted or other.
         slot: String,
     },
+    /// Reboots when nothing is running that must not be cut off; the agent starts it.
+    #[command(hide = true)]
+    RebootWhenIdle,
     /// Imports the pools the box is to have; once per boot.
     ImportPools {
         /// Seconds to wait for late devices.
@@ -125,6 +128,9 @@ fn main() -> anyhow::Result<()> {
                 Ok(())
             })
         }
+        Some(Command::RebootWhenIdle) => {
+            runtime()?.block_on(async { reboot::when_idle(&system_bus().await?).await.context("cannot ask logind") })
+        }
         Some(Command::TrialFailed) => trial_failed(&root),
         Some(Command::Escrow) => {
             // Before the look: what changes from now on is looked at again.
@@ -141,9 +147,7 @@ fn main() -> anyhow::Result<()> {
             let source = from.map_or_else(|| Source::Stream(std::io::stdin().lock()), Source::Address);
             said(worker::run(&root, &OpenZfs, source, allowed, &mut std::io::stdout()))
         }
-        Some(Command::InspectWorker { from }) => {
-            said(worker::inspect(&root, &OpenZfs, &from, &mut std::io::stdout()))
-        }
+        Some(Command::InspectWorker { from }) => said(worker::inspect(&root, &OpenZfs, &from, &mut std::io::stdout())),
         Some(Command::MarkSlot { state, slot }) => said(worker::mark(&root, &state, &slot, &mut std::io::stdout())),
         Some(Command::ImportPools { wait }) => {
             // Disks that are known by now are looked at by udev first; later ones are waited for below.
@@ -167,9 +171,11 @@ fn main() -> anyhow::Result<()> {
 const ASK: Duration = Duration::from_secs(20);
 
 fn trial_failed(root: &Root) -> anyhow::Result<()> {
-    let asked = runtime()?.block_on(async { tokio::time::timeout(ASK, gate::reasons(&system_bus().await?)).await });
     // An agent that does not answer is a reason by itself.
-    let reasons = asked.ok().and_then(Result::ok).unwrap_or_default();
+    let reasons = runtime()?.block_on(async {
+        let ask = async { anyhow::Ok(gate::reasons(&system_bus().await?).await?) };
+        tokio::time::timeout(ASK, ask).await.ok().and_then(Result::ok).unwrap_or_default()
+    });
     match trial::take_back(root, &reasons)? {
         Outcome::NotOnTrial => Ok(()),
         Outcome::NoWayBack => {

@@ -113,8 +113,12 @@ pub fn failed(root: &Root, slot: Slot) -> Result<Option<String>, SlotsError> {
     if name != slot.as_str() || record.state != SlotState::Bad {
         return Ok(None);
     }
-    let report: Option<Report> =
-        root.read(REPORT).ok().flatten().and_then(|text| serde_json::from_str(&text).ok()).filter(|r: &Report| r.slot == name);
+    let report: Option<Report> = root
+        .read(REPORT)
+        .ok()
+        .flatten()
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .filter(|r: &Report| r.slot == name);
     let Some(report) = report else {
         return Ok(Some(format!("{code}: the rest could not be kept")));
     };

@@ -231,9 +231,13 @@ mod tests {
                     format!("Package: {name}\nStatus: install ok installed\nVersion: {version}\nDescription: x\n more")
                 })
                 .collect();
-            versions(&format!("{}\n\nPackage: gone\nStatus: deinstall ok config-files\nVersion: 1\n", text.join("\n\n")))
+            versions(&format!(
+                "{}\n\nPackage: gone\nStatus: deinstall ok config-files\nVersion: 1\n",
+                text.join("\n\n")
+            ))
         };
-        let (before, after) = (status(&[("a", "1"), ("b", "1"), ("c", "1")]), status(&[("a", "1"), ("b", "2"), ("d", "1")]));
+        let (before, after) =
+            (status(&[("a", "1"), ("b", "1"), ("c", "1")]), status(&[("a", "1"), ("b", "2"), ("d", "1")]));
         let found = changes(&before, &after, |name, old| vec![format!("{name} since {old}")]);
         let text: Vec<String> =
             found.iter().map(|c| format!("{} {:?} {:?} {}", c.name, c.old, c.new, c.changelog.len())).collect();

@@ -80,7 +80,9 @@ impl Signer {
             }
         };
         if public_files.is_empty() {
-            return refused("what a --signer signs has to be trusted by what is built: name its public key with --trust");
+            return refused(
+                "what a --signer signs has to be trusted by what is built: name its public key with --trust",
+            );
         }
         let trusted: Vec<PublicKey> = public_files.iter().map(|file| read_public(file)).collect::<Result<_, _>>()?;
         if let Some(key) = trusted.iter().find(|key| signing.release && key.role() == Role::Development) {

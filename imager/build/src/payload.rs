@@ -24,8 +24,8 @@ use siris_slots::{SectorSize, Sizes};
 
 use crate::cache::{Cache, Key, Layer};
 use crate::error::BuildError;
-use crate::profile::Profile;
 use crate::keys::Signer;
+use crate::profile::Profile;
 use crate::progress::Progress;
 use crate::roots::{builder, megabytes};
 

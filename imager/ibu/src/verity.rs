@@ -185,12 +185,7 @@ pub fn build(
 }
 
 /// As [`build`], from the hash of every block of data, 32 bytes each and in order.
-pub fn of_leaves(
-    leaves: Vec<u8>,
-    salt: Salt,
-    uuid: Uuid,
-    tree_out: &mut impl Write,
-) -> Result<Verity, VerityError> {
+pub fn of_leaves(leaves: Vec<u8>, salt: Salt, uuid: Uuid, tree_out: &mut impl Write) -> Result<Verity, VerityError> {
     let data_blocks = (leaves.len() / DIGEST_LEN) as u64;
     if leaves.is_empty() || !leaves.len().is_multiple_of(DIGEST_LEN) {
         return Err(VerityError::DataLength(data_blocks * BLOCK));

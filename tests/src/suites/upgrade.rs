@@ -91,7 +91,18 @@ fn there_and_back(bench: &Bench<'_>) -> Result<()> {
             .join("; ")
     );
     must_contain(&vm.guest.ok("sirisctl upgrade status")?, "the next boot tries slot b", "the slots")?;
-    vm.reboot()?;
+    // The box waits for what must not be cut off.
+    vm.guest.ok(
+        "systemd-run --quiet --unit hold systemd-inhibit --what=shutdown --mode=block --why='a restore' sleep infinity",
+    )?;
+    vm.guest.eventually(Duration::from_secs(30), "systemd-inhibit --list | grep -q 'a restore'")?;
+    vm.guest.ok("sirisctl upgrade reboot idle")?;
+    vm.guest.eventually(
+        Duration::from_secs(60),
+        "journalctl -u siris-reboot-when-idle | grep -q 'waiting for .*a restore'",
+    )?;
+    restart(&mut vm, "systemctl stop hold")?;
+    vm.wait_healthy()?;
     let kept = "sirisctl upgrade status | grep -q 'b *good *3 *0.9.0 *booted'";
     vm.guest.eventually(Duration::from_secs(120), kept).context("the new slot is kept")?;
     pool_is_there(&vm, &sum)?;
@@ -207,7 +218,9 @@ fn fetched(bench: &Bench<'_>) -> Result<()> {
     web.serve(Serving::default())?;
     let over = "systemctl show -P SubState fetch | grep -q exited";
     vm.guest.eventually(INSTALL, over)?;
-    let said = vm.guest.ok("journalctl -o cat -u fetch; journalctl -o cat -u siris-upgrade | tail -3; sirisctl upgrade status")?;
+    let said = vm
+        .guest
+        .ok("journalctl -o cat -u fetch; journalctl -o cat -u siris-upgrade | tail -3; sirisctl upgrade status")?;
     must_contain(&said, "it is tried again", "a connection that broke")?;
     must_contain(&said, "as a whole", "the whole bundle in the end")?;
     must_contain(&said, "the next boot tries slot b", "the slots")

@@ -123,11 +123,7 @@ pub(super) async fn mark(
 ///
 /// # Errors
 /// When it cannot be started.
-pub(super) async fn inspect(
-    connection: &Connection,
-    agent: &Arc<Agent>,
-    address: &str,
-) -> zbus::Result<Option<Said>> {
+pub(super) async fn inspect(connection: &Connection, agent: &Arc<Agent>, address: &str) -> zbus::Result<Option<Said>> {
     let (said, mouth) = std::io::pipe()?;
     if agent.root.is_machine() {
         let nothing = OwnedFd::from(File::open("/dev/null")?);

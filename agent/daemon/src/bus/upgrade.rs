@@ -7,15 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use siris_api::{ConfigMap, ErrorCode, SlotStatus, UPGRADE_ACTION};
 use siris_ibu::ByteSize;
+use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, OwnedVariant, Variant};
 
 use crate::agent::Agent;
-use crate::bus::options::{Options, flag, only};
 use crate::bus::launch::Source;
+use crate::bus::options::{Options, flag, only};
 use crate::bus::{Authority, Failure, launch};
+use crate::reboot::{self, When};
 use crate::slots::{self, SlotsError};
 use crate::upgrade::about::About;
 use crate::upgrade::worker::Said;
@@ -285,6 +287,20 @@ impl UpgradeObject {
         }
         let stopped = launch::stop(connection, &self.agent, &self.stop).await;
         stopped.map_err(|error| Failure::new(ErrorCode::UpgradeNotStarted, error.to_string()))
+    }
+
+    #[zbus(out_args("what"))]
+    async fn reboot(
+        &self,
+        when: &str,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<String, Failure> {
+        let when = When::parse(when, OffsetDateTime::now_utc());
+        let when = when.map_err(|error| Failure::new(ErrorCode::OptionInvalid, error.to_string()))?;
+        self.authority.check(connection, &call, UPGRADE_ACTION).await?;
+        let done = reboot::schedule(connection, when).await;
+        done.map_err(|error| Failure::new(ErrorCode::RebootRefused, error.to_string()))
     }
 
     #[zbus(out_args("name", "done"))]

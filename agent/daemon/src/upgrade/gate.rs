@@ -41,7 +41,9 @@ pub enum GateError {
         running: Version,
     },
     /// It would trust keys again that are not trusted any more.
-    #[error("version {version} trusts keys of epoch {epoch} again, this box is at epoch {running}, which never goes back")]
+    #[error(
+        "version {version} trusts keys of epoch {epoch} again, this box is at epoch {running}, which never goes back"
+    )]
     KeyEpoch {
         /// Its version.
         version: Version,
