@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{NEW_POOL, health_is, must_contain, standard};
 use crate::case::Case;
+use crate::guest::Done;
 use crate::lab::Bench;
 use crate::sources::{Sources, names_in};
 use crate::vm::{BOOT, Vm};
@@ -47,6 +48,23 @@ fn bundle(bench: &Bench<'_>, version: &str, options: &str) -> Result<PathBuf> {
     Ok(out.join("latest.ibu").canonicalize()?)
 }
 
+/// Runs an install; prints how it ended, and how much memory the process that writes the slot had at most, looked at
+/// once a second.
+fn watched(vm: &Vm<'_>, install: &str, input: &[u8]) -> Result<Done> {
+    let script = format!(
+        "exec 3<&0; {install} <&3 & p=$!
+        while kill -0 $p 2>/dev/null; do
+            m=$(grep VmHWM /proc/$(systemctl show -P MainPID siris-upgrade.service)/status 2>/dev/null) && last=$m
+            sleep 1
+        done
+        wait $p; s=$?; echo \"PEAK $last\"; exit $s"
+    );
+    let done = vm.guest.run_for(INSTALL, &script, input)?;
+    let told = done.text.lines().filter(|line| line.starts_with("PEAK") || line.contains("holds"));
+    println!("       {}", told.collect::<Vec<_>>().join("; "));
+    Ok(done)
+}
+
 /// The slot that is booted, and the version in it.
 fn booted(vm: &Vm<'_>) -> Result<String> {
     let slots = vm.guest.ok("sirisctl upgrade status")?;
@@ -73,23 +91,8 @@ fn there_and_back(bench: &Bench<'_>) -> Result<()> {
     let about = vm.guest.run_for(INSTALL, "sirisctl upgrade inspect -", &bytes)?;
     must_contain(&about.text, "0.9.0", "what the bundle is")?;
     must_contain(&about.text, "may be installed", "what the bundle is")?;
-    // How much memory the worker has at most, looked at once a second.
-    let script = "exec 3<&0; sirisctl upgrade install - <&3 & p=$!
-        while kill -0 $p 2>/dev/null; do
-            m=$(grep VmHWM /proc/$(systemctl show -P MainPID siris-upgrade.service)/status 2>/dev/null) && last=$m
-            sleep 1
-        done
-        wait $p; s=$?; echo \"PEAK $last\"; exit $s";
-    let done = vm.guest.run_for(INSTALL, script, &bytes)?;
+    let done = watched(&vm, "sirisctl upgrade install -", &bytes)?;
     ensure!(done.status == Some(0), "the install: {done}");
-    println!(
-        "       {}",
-        done.text
-            .lines()
-            .filter(|line| line.starts_with("PEAK") || line.contains("holds"))
-            .collect::<Vec<_>>()
-            .join("; ")
-    );
     must_contain(&vm.guest.ok("sirisctl upgrade status")?, "the next boot tries slot b", "the slots")?;
     // The box waits for what must not be cut off.
     vm.guest.ok(
@@ -181,12 +184,11 @@ fn fetched(bench: &Bench<'_>) -> Result<()> {
     let old = bundle(bench, &siris_ibu::Manifest::parse(manifest)?.version.to_string(), "")?;
     let new = bundle(bench, "0.9.0", &format!("--patch-from '{}'", old.display()))?;
     let files = new.parent().context("a bundle without a directory")?;
-    let size = fs::metadata(&new)?.len();
     let mut web = Web::start(bench, files)?;
     let vm = standard(bench)?;
     vm.guest.forward(WEB, web.port())?;
     let url = format!("http://127.0.0.1:{WEB}/latest.ibu");
-    let install = || vm.guest.run_for(INSTALL, &format!("sirisctl upgrade install {url}"), b"");
+    let install = || watched(&vm, &format!("sirisctl upgrade install {url}"), b"");
 
     let about = vm.guest.ok(&format!("sirisctl upgrade inspect {url}"))?;
     must_contain(&about, "siris 0.9.0", "what the bundle on the server is")?;
@@ -203,7 +205,6 @@ fn fetched(bench: &Bench<'_>) -> Result<()> {
         let done = install()?;
         ensure!(done.status == Some(0), "{how}: {done}");
         must_contain(&done.text, how, "how it came")?;
-        println!("       {} (the bundle has {size} bytes)", done.text.lines().last().unwrap_or_default());
     }
     web.serve(Serving { no_ranges: true, ..Serving::default() })?;
     let done = install()?;
