@@ -18,6 +18,7 @@ pub mod guest;
 pub mod image;
 pub mod lab;
 pub mod machine;
+pub mod proof;
 pub mod qmp;
 pub mod run;
 pub mod serial;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 
-use crate::case::{Case, Tier};
+use crate::case::Case;
 use crate::deadline;
 use crate::lab::{Bench, Lab};
 
@@ -141,34 +141,6 @@ pub struct Counts {
     pub failed: usize,
     /// Left out.
     pub skipped: usize,
-}
-
-/// The table of a run, for `tests/PROOF.md`.
-pub fn proof(tier: Tier, image: &str, machine: &str, cargo: Counts, outcomes: &[Outcome], took: Duration) -> String {
-    let failed = outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
-    let mut rows: Vec<String> = outcomes
-        .iter()
-        .map(|o| {
-            format!(
-                "| {} | {} | {:.0} s |",
-                o.title.replace('|', "/"),
-                if o.failure.is_some() { "FAILED" } else { "ok" },
-                o.took.as_secs_f64()
-            )
-        })
-        .collect();
-    rows.sort();
-    format!(
-        "# Proof\n\nMade by `cargo xtask test --{}` in {} min on {machine}; image {image}.\n\n\
-         - unit, golden, property and private-bus cases: {} passed, {} failed\n\
-         - cases below: {} passed, {failed} failed\n\n| case | result | time |\n|---|---|---|\n{}\n",
-        tier.name(),
-        took.as_secs().div_ceil(60),
-        cargo.passed,
-        cargo.failed,
-        outcomes.len() - failed,
-        rows.join("\n")
-    )
 }
 
 #[cfg(test)]

@@ -2,13 +2,14 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use siris_host::cmd::{Cmd, Tool};
 use siris_tests::case::{Case, Tier};
 use siris_tests::lab::{Lab, LabOptions};
+use siris_tests::proof::Proof;
 use siris_tests::run::{self, Counts, Outcome};
 use siris_tests::{deadline, suites};
 
@@ -23,7 +24,7 @@ pub struct TestArgs {
     /// Every case that needs no boot, and a sample of those that do (the default)
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// Every case; writes tests/PROOF.md unless a filter is given
+    /// Every case, not a sample; brings tests/PROOF.md up to date for those that are run
     #[arg(long)]
     full: bool,
     /// Print the names of the cases that boot machines or build images, and run nothing
@@ -55,8 +56,7 @@ pub fn run(args: TestArgs) -> Result<()> {
     let tier = args.tier();
     let mut cases = suites::all();
     cases.retain(|case| case.is_selected(tier, args.filter.as_deref()));
-    let (cases, left_out): (Vec<Case>, Vec<Case>) =
-        cases.into_iter().partition(|case| !args.skip.iter().any(|skip| case.is_selected(tier, Some(skip))));
+    cases.retain(|case| !args.skip.iter().any(|skip| case.is_selected(tier, Some(skip))));
     if args.list {
         cases.iter().for_each(|case| println!("{:5}  {}", case.tier.name(), case.title()));
         return Ok(());
@@ -64,8 +64,8 @@ pub fn run(args: TestArgs) -> Result<()> {
     let checkout = crate::checkout();
     crate::setup::ensure(false)?;
     let counts = if args.booted { Counts::default() } else { cargo_test(&checkout, args.filter.as_deref())? };
-    let outcomes =
-        if cases.is_empty() { Vec::new() } else { booted(&checkout, &args, &cases, &left_out, counts, start)? };
+    let cargo_took = start.elapsed();
+    let outcomes = if cases.is_empty() { Vec::new() } else { booted(&checkout, &args, &cases, counts, cargo_took)? };
 
     let failed: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.failure.is_some()).collect();
     println!();
@@ -88,9 +88,8 @@ fn booted(
     checkout: &Path,
     args: &TestArgs,
     cases: &[Case],
-    left_out: &[Case],
     counts: Counts,
-    start: Instant,
+    cargo_took: Duration,
 ) -> Result<Vec<Outcome>> {
     let image = match &args.image {
         Some(image) => image.clone(),
@@ -112,18 +111,24 @@ fn booted(
     let lab = Lab::open(LabOptions { tools, image, iso, repository: checkout.to_owned(), tier })?;
     println!("\n{} cases on {} ({})", cases.len(), lab.image().name(), lab.accel().name());
     let outcomes = run::run(&lab, cases, args.jobs)?;
-    if args.full && args.filter.is_none() && !args.booted {
-        let image = lab.image().name().to_owned();
+    if args.full {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let machine = format!("{cores} cores, QEMU with {}", lab.accel().name());
-        let mut proof = run::proof(tier, &image, &machine, counts, &outcomes, start.elapsed());
-        if !left_out.is_empty() {
-            proof += "\nNot run:\n\n";
-            left_out.iter().for_each(|case| proof += &format!("- {}\n", case.title()));
-        }
-        std::fs::write(checkout.join("tests/PROOF.md"), proof).context("write tests/PROOF.md")?;
+        let path = checkout.join("tests/PROOF.md");
+        let mut proof = Proof::parse(&std::fs::read_to_string(&path).unwrap_or_default());
+        let cargo = (args.filter.is_none() && !args.booted).then_some((counts, cargo_took));
+        proof.update(&outcomes, cargo, &commit(checkout)?);
+        std::fs::write(&path, proof.to_text(&suites::all(), &machine)).context("write tests/PROOF.md")?;
     }
     Ok(outcomes)
+}
+
+/// The commit that is checked out; marked where something was changed since, this table aside.
+fn commit(checkout: &Path) -> Result<String> {
+    let git = |args: &[&str]| Cmd::new(Tool::Git).args(args).cwd(checkout).text();
+    let head = git(&["rev-parse", "--short=10", "HEAD"])?.trim().to_owned();
+    let changed = git(&["status", "--porcelain", "--untracked-files=no", "--", ".", ":!tests/PROOF.md"])?;
+    Ok(if changed.trim().is_empty() { head } else { format!("{head}, changed") })
 }
 
 fn cargo_xtask(checkout: &Path, args: &[&str]) -> Result<()> {

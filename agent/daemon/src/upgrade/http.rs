@@ -18,7 +18,7 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
 /// What is asked for first: manifest and signatures, as a rule.
-const HEAD: u64 = 64 * 1024;
+const HEAD: u64 = 16 * 1024;
 /// Parts with no more between them are fetched as one: a request costs about as much.
 const GAP: u64 = 4096;
 /// At most so much is asked for at once, so that a server that falls silent is noticed.
