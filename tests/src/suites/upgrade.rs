@@ -135,9 +135,9 @@ fn left_again(bench: &Bench<'_>) -> Result<()> {
         Ok(())
     };
 
-    // Not well: a pool is worse than the slot that was kept has seen it.
+    // Not well: a pool is worse than the slot that was kept has seen it, whose agent does not look any more.
     install(&vm)?;
-    vm.guest.ok(&format!("zpool offline tank {disk}1"))?;
+    vm.guest.ok(&format!("systemctl stop siris-agent && zpool offline tank {disk}1"))?;
     restart(&mut vm, "systemctl reboot")?;
     vm.serial.wait("SIRIS: slot b", BOOT)?;
     vm.serial.wait("is given up", BOOT).context("the new slot giving itself up")?;
