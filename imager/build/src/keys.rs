@@ -52,7 +52,7 @@ pub(crate) struct Signer {
 }
 
 enum How {
-    Development(SecretKey),
+    Development(Box<SecretKey>),
     Command(String),
 }
 
@@ -76,7 +76,7 @@ impl Signer {
                 if public_files.is_empty() {
                     public_files.push(key.public_file);
                 }
-                How::Development(key.secret)
+                How::Development(Box::new(key.secret))
             }
         };
         if public_files.is_empty() {

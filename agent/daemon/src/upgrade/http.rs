@@ -371,7 +371,7 @@ impl Span {
                         span.all.end = end;
                         span.parts.push(start..end);
                     }
-                    _ => spans.push(Span { all: start..end, parts: vec![start..end] }),
+                    _ => spans.push(Span { all: start..end, parts: std::iter::once(start..end).collect() }),
                 }
                 start = end;
             }

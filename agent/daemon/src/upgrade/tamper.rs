@@ -217,7 +217,7 @@ fn boots_nothing_but_what_it_did(machine: &Machine, before: &[u8], name: &str) {
 fn every_way_to_tamper_is_refused_with_its_own_code_and_boots_nothing() {
     let machine = machine();
     for key in [retired(), development()] {
-        let path = machine.root.path(&format!("/usr/lib/siris/keys/{}.toml", key.public().name()));
+        let path = machine.root.path(format!("/usr/lib/siris/keys/{}.toml", key.public().name()));
         fs::write(path, key.public().to_bytes()).unwrap();
     }
     let before = machine.slot_a();

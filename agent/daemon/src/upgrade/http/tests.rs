@@ -82,7 +82,7 @@ fn only_the_wanted_parts_come_in_their_order() {
 fn a_reader_that_is_dropped_stops_its_requests() {
     let (client, server) = (client(), serve(Manner::Ranges));
     let remote = unopened(&client, server.url(NAME));
-    let mut body = remote.parts(&[0..10_000_000]).unwrap();
+    let mut body = remote.parts(std::slice::from_ref(&(0..10_000_000))).unwrap();
     body.read_exact(&mut [0; 100]).unwrap();
     drop(body);
     thread::sleep(Duration::from_millis(300));
