@@ -59,14 +59,15 @@ pub(super) fn write(
             Way::Patch => by_patch(target, client, &beside, whole, told),
             _ => by_blocks(target, &http::unopened(client, beside.clone()), whole, told),
         };
+        let shown = http::shown(&beside);
         match done {
             Ok(counts) => {
                 let reused = counts.copied + counts.kept;
                 return Ok(Some(Fetched { way, received: client.received(), reused }));
             }
             Err(Fault::Box(error)) => return Err(error),
-            Err(Fault::DoesNotPay(bytes)) => eprintln!("{beside} would cost {bytes} bytes, the bundle has {whole}"),
-            Err(Fault::Delta(error)) => eprintln!("{beside} is not used: {}", crate::chain(&error)),
+            Err(Fault::DoesNotPay(bytes)) => eprintln!("{shown} would cost {bytes} bytes, the bundle has {whole}"),
+            Err(Fault::Delta(error)) => eprintln!("{shown} is not used: {}", crate::chain(&error)),
         }
     }
     Ok(None)

@@ -195,12 +195,12 @@ impl Opened {
 /// [`HttpError`].
 pub fn open(client: &Client, url: &str) -> Result<Opened, HttpError> {
     if !super::is_url(url) {
-        return Err(HttpError::Address(url.to_owned()));
+        return Err(HttpError::Address(shown(url)));
     }
     let mut file = Ranged { client: client.clone(), url: url.to_owned(), stamp: None };
     let fetch = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => HttpError::NotFound(url.to_owned()),
-        _ => HttpError::Fetch { url: url.to_owned(), source },
+        io::ErrorKind::NotFound => HttpError::NotFound(shown(url)),
+        _ => HttpError::Fetch { url: shown(url), source },
     };
     let mut tries = Tries::new(client.patience);
     loop {
@@ -470,6 +470,15 @@ impl Read for Rest {
 pub fn beside(bundle: &str, ending: &str) -> Option<String> {
     let (path, query) = bundle.split_at(bundle.find(['?', '#']).unwrap_or(bundle.len()));
     Some(format!("{}.{ending}{query}", path.strip_suffix(".ibu")?))
+}
+
+/// An address as it may be shown to anybody: without what may be a secret in it.
+pub fn shown(url: &str) -> String {
+    let path = &url[..url.find(['?', '#']).unwrap_or(url.len())];
+    let Some((scheme, rest)) = path.split_once("://") else { return path.to_owned() };
+    let (host, file) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    format!("{scheme}://{host}{file}")
 }
 
 /// A file of which nothing is known yet, to be had in parts.

@@ -44,8 +44,6 @@ const MARGIN: u64 = 256;
 const ANCHOR: u64 = 8;
 /// log2 of a window that spans prefix and group.
 const WINDOW_LOG: u32 = 24;
-/// A list beyond this is none.
-const LIST_MAX: u64 = 64 << 20;
 
 /// The blocks of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -262,7 +260,8 @@ impl Patch {
             }
         }
         let (len, decoded) = (number::<8>(&head, 112), number::<8>(&head, 120));
-        if len > LIST_MAX || decoded > LIST_MAX || decoded > 16 * (2 + old.0.blocks() + new.0.blocks()) {
+        // Every run and every group has a block at least.
+        if decoded > 4 + 24 * new.0.blocks() || len > decoded + decoded / 8 + 1024 {
             return Err(DeltaError::Malformed("its list is too long"));
         }
         let mut list = vec![0; len as usize];

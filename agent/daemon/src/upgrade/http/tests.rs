@@ -96,3 +96,12 @@ fn files_beside_a_bundle_keep_the_query() {
     assert_eq!(beside("https://a/siris.ibu?key=1.ibu").as_deref(), Some("https://a/siris.blocks?key=1.ibu"));
     assert_eq!(beside("https://a/siris.tar"), None);
 }
+
+#[test]
+fn what_may_be_secret_in_an_address_is_not_shown() {
+    assert_eq!(shown("https://ops:secret@a.b:8443/x/siris.ibu?token=secret#y"), "https://a.b:8443/x/siris.ibu");
+    assert_eq!(shown("http://a/siris.ibu"), "http://a/siris.ibu");
+    assert_eq!(shown("http://ops@a"), "http://a");
+    let error = open(&client(), "http://ops:secret@127.0.0.1:1/siris.ibu?token=secret").err().unwrap();
+    assert!(!crate::chain(&error).contains("secret"), "{}", crate::chain(&error));
+}
