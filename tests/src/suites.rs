@@ -68,7 +68,7 @@ pub(crate) const NEW_POOL: &str = "new_pool() { for try in 1 2 3; do \
 /// A function of the shell, `partition DISK SGDISK-WORDS...`: partitions a disk, and waits for the link of its second one.
 ///
 /// Udev looks at the disk while the kernel is asked to read the new table, which it then does not; so it is asked again.
-pub(crate) const PARTITION: &str = "partition() { d=$1; shift; sgdisk \"$@\" $d >&2; for try in 1 2 3 4 5 6 7 8 9 10; do \
+pub(crate) const PARTITION: &str = "partition() { d=$1; shift; sgdisk \"$@\" $d >/dev/null; for try in 1 2 3 4 5 6 7 8 9 10; do \
     udevadm settle; [ ! -e $d-part2 ] || return 0; sleep 1; blockdev --rereadpt $d || :; done; \
     { sgdisk -p $d; cat /proc/partitions; ls -l /dev/disk/by-id; } >&2; return 1; }\n";
 
