@@ -16,8 +16,9 @@ use siris_tests::{deadline, suites};
 /// What to run.
 #[derive(Debug, Args)]
 pub struct TestArgs {
-    /// Only cases whose name contains this
-    filter: Option<String>,
+    /// Only cases whose name contains this; with several, any of them
+    #[arg(value_name = "FILTER")]
+    filters: Vec<String>,
     /// Leave out the cases that boot machines or build images whose name contains this; may be given more than once
     #[arg(long, value_name = "TEXT")]
     skip: Vec<String>,
@@ -55,7 +56,11 @@ pub fn run(args: TestArgs) -> Result<()> {
     let start = Instant::now();
     let tier = args.tier();
     let mut cases = suites::all();
-    cases.retain(|case| case.is_selected(tier, args.filter.as_deref()));
+    let wanted = |case: &Case, filter: Option<&str>| case.is_selected(tier, filter);
+    cases.retain(|case| match args.filters.as_slice() {
+        [] => wanted(case, None),
+        filters => filters.iter().any(|filter| wanted(case, Some(filter))),
+    });
     cases.retain(|case| !args.skip.iter().any(|skip| case.is_selected(tier, Some(skip))));
     if args.list {
         cases.iter().for_each(|case| println!("{:5}  {}", case.tier.name(), case.title()));
@@ -63,7 +68,7 @@ pub fn run(args: TestArgs) -> Result<()> {
     }
     let checkout = crate::checkout();
     crate::setup::ensure(false)?;
-    let counts = if args.booted { Counts::default() } else { cargo_test(&checkout, args.filter.as_deref())? };
+    let counts = if args.booted { Counts::default() } else { cargo_test(&checkout, &args.filters)? };
     let cargo_took = start.elapsed();
     let outcomes = if cases.is_empty() { Vec::new() } else { booted(&checkout, &args, &cases, counts, cargo_took)? };
 
@@ -116,7 +121,7 @@ fn booted(
         let machine = format!("{cores} cores, QEMU with {}", lab.accel().name());
         let path = checkout.join("tests/PROOF.md");
         let mut proof = Proof::parse(&std::fs::read_to_string(&path).unwrap_or_default());
-        let cargo = (args.filter.is_none() && !args.booted).then_some((counts, cargo_took));
+        let cargo = (args.filters.is_empty() && !args.booted).then_some((counts, cargo_took));
         proof.update(&outcomes, cargo, &commit(checkout)?);
         std::fs::write(&path, proof.to_text(&suites::all(), &machine)).context("write tests/PROOF.md")?;
     }
@@ -140,11 +145,12 @@ fn cargo_xtask(checkout: &Path, args: &[&str]) -> Result<()> {
 }
 
 /// Runs `cargo test` over the workspace, passes on what it prints, and adds up its closing lines.
-fn cargo_test(checkout: &Path, filter: Option<&str>) -> Result<Counts> {
+fn cargo_test(checkout: &Path, filters: &[String]) -> Result<Counts> {
     let log = checkout.join("target/siris/cargo-test.log");
     std::fs::create_dir_all(checkout.join("target/siris"))?;
     std::fs::write(&log, "")?;
-    let cargo = Cmd::new(Tool::Cargo).args(["test", "--workspace", "--no-fail-fast"]).args(filter);
+    // What follows `--` may be several, and each test program takes any of them.
+    let cargo = Cmd::new(Tool::Cargo).args(["test", "--workspace", "--no-fail-fast", "--"]).args(filters);
     let mut cargo = cargo.cwd(checkout).log(&log).spawn()?;
     let mut counts = Counts::default();
     for line in BufReader::new(cargo.stdout().context("cargo has no output")?).lines() {
