@@ -72,14 +72,17 @@ fn everything(bench: &Bench<'_>) -> Result<()> {
     let device_id = vm.guest.ok("cat /var/lib/siris/device-id")?;
     let receipt = vm.guest.ok("sirisctl receipt > /tmp/receipt && siris-installer verify-receipt /tmp/receipt")?;
     must_contain(&receipt, "the proof holds", "the receipt")?;
+    let booted = vm.guest.ok("root=$(tr ' ' '\\n' < /proc/cmdline | sed -n 's/^siris.root=//p' | tr A-Z a-z); \
+         lsblk -ndo SERIAL /dev/$(lsblk -ndo PKNAME /dev/disk/by-partuuid/$root)")?;
     let machine = vm.power_off()?;
 
-    // The other one of the pair, alone.
+    // The other one of the pair, alone: it has never run, and knows nothing yet. The medium may have chosen either.
+    let other = if booted == "data0" { "os" } else { "data0" };
     let mut spec = machine.spec().clone();
     (spec.medium, spec.config) = (None, None);
     spec.data_disks_mib = vec![16, 256, 256, 256];
     let alone = Machine::blank(bench, spec.clone())?;
-    fs::rename(machine.disk("data0"), alone.disk("os"))?;
+    fs::rename(machine.disk(other), alone.disk("os"))?;
     for name in ["data1", "data2", "data3"] {
         fs::rename(machine.disk(name), alone.disk(name))?;
     }
