@@ -4,11 +4,13 @@
 //! A file that changes on the server while it is read is an error (its entity tag or date is sent along): parts of two
 //! files are no file.
 
+mod parts;
+
 use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +18,8 @@ use siris_ibu::delta::Remote;
 use ureq::http::{Response, StatusCode, header};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
+
+use parts::{Parts, Span};
 
 /// What is asked for first: manifest and signatures, as a rule.
 const HEAD: u64 = 16 * 1024;
@@ -351,48 +355,6 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// What is fetched in a row, and the parts of it that are wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Span {
-    all: Range<u64>,
-    parts: Vec<Range<u64>>,
-}
-
-impl Span {
-    /// Puts parts together that lie near each other, and takes long ones apart.
-    fn of(parts: &[Range<u64>]) -> Vec<Span> {
-        let mut spans: Vec<Span> = Vec::new();
-        for part in parts {
-            let mut start = part.start;
-            while start < part.end {
-                let end = part.end.min(start + SEGMENT);
-                match spans.last_mut() {
-                    Some(span) if start - span.all.end <= GAP && end - span.all.start <= SEGMENT => {
-                        span.all.end = end;
-                        span.parts.push(start..end);
-                    }
-                    _ => spans.push(Span { all: start..end, parts: std::iter::once(start..end).collect() }),
-                }
-                start = end;
-            }
-        }
-        spans
-    }
-
-    /// The wanted bytes among those that were read at `at`.
-    fn wanted(&self, at: u64, bytes: &[u8]) -> Vec<u8> {
-        let end = at + bytes.len() as u64;
-        let mut wanted = Vec::new();
-        for part in &self.parts {
-            let (from, to) = (part.start.max(at), part.end.min(end));
-            if from < to {
-                wanted.extend_from_slice(&bytes[(from - at) as usize..(to - at) as usize]);
-            }
-        }
-        wanted
-    }
-}
-
 impl Remote for Ranged {
     fn parts(&self, parts: &[Range<u64>]) -> io::Result<Box<dyn Read>> {
         let spans = Arc::new(Span::of(parts));
@@ -412,39 +374,7 @@ impl Remote for Ranged {
             })?;
             mouths.push(mouth);
         }
-        Ok(Box::new(Parts { mouths, left: spans.len(), turn: 0, piece: Vec::new(), given: 0 }))
-    }
-}
-
-/// Parts that several workers fetch, in their order.
-struct Parts {
-    mouths: Vec<Receiver<io::Result<Vec<u8>>>>,
-    /// Spans that are not read to their end.
-    left: usize,
-    turn: usize,
-    piece: Vec<u8>,
-    given: usize,
-}
-
-impl Read for Parts {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.given == self.piece.len() {
-            if self.left == 0 {
-                return Ok(0);
-            }
-            let next = self.mouths[self.turn].recv();
-            self.piece = next.map_err(|_| io::Error::other("the thread that fetches ended"))??;
-            self.given = 0;
-            if self.piece.is_empty() {
-                self.left -= 1;
-                self.turn = (self.turn + 1) % self.mouths.len();
-            }
-        }
-        let left = &self.piece[self.given..];
-        let n = left.len().min(buffer.len());
-        buffer[..n].copy_from_slice(&left[..n]);
-        self.given += n;
-        Ok(n)
+        Ok(Box::new(Parts::new(mouths, spans.len())))
     }
 }
 
