@@ -115,7 +115,7 @@ fn booted(
     let tier = args.tier();
     let lab = Lab::open(LabOptions { tools, image, iso, repository: checkout.to_owned(), tier })?;
     println!("\n{} cases on {} ({})", cases.len(), lab.image().name(), lab.accel().name());
-    let outcomes = run::run(&lab, cases, args.jobs)?;
+    let outcomes = run::run(&lab, cases, args.jobs);
     if args.full {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let machine = format!("{cores} cores, QEMU with {}", lab.accel().name());
@@ -124,6 +124,9 @@ fn booted(
         let cargo = (args.filters.is_empty() && !args.booted).then_some((counts, cargo_took));
         proof.update(&outcomes, cargo, &commit(checkout)?);
         std::fs::write(&path, proof.to_text(&suites::all(), &machine)).context("write tests/PROOF.md")?;
+    }
+    if deadline::interrupted() {
+        bail!("interrupted");
     }
     Ok(outcomes)
 }
