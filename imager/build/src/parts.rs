@@ -124,13 +124,17 @@ impl Parts<'_> {
         self.cache.layer("initrd", &key, |half| {
             let step = self.progress.step("initrd");
             let image = base.path.join("root");
+            // A small profile has none, and must not get the builder's.
+            let (firmware, none) = (image.join("usr/lib/firmware"), half.join("no-firmware"));
+            fs::create_dir(&none).map_err(BuildError::io("make", &none))?;
             let root = builder(self.builder)
                 .bind(image.join("usr/lib/modules"), "/usr/lib/modules")
-                .bind(image.join("usr/lib/firmware"), "/usr/lib/firmware")
+                .bind(if firmware.is_dir() { &firmware } else { &none }, "/usr/lib/firmware")
                 .bind(module, "/siris/90siris")
                 .bind(half, "/siris/out");
             let log = half.join("log");
             self.script(&root, "initrd", &log, MAKE_INITRD, &[kernel])?;
+            fs::remove_dir(&none).map_err(BuildError::io("remove", &none))?;
             let size = fs::metadata(half.join("initrd")).map(|m| m.len()).unwrap_or_default();
             step.done(crate::roots::megabytes(size));
             Ok(())
