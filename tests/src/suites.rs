@@ -59,11 +59,11 @@ pub(crate) fn standard<'a>(bench: &Bench<'a>) -> Result<Vm<'a>> {
 /// A function of the shell, `new_pool NAME VDEVS...`: makes a pool below `/srv/pools/NAME`.
 ///
 /// `zpool create` partitions each disk and opens the partition by its link, which udev takes away for a moment when it
-/// reads the new table again; it then says that there is no such pool. That says nothing of the image, and only that is
-/// tried again.
+/// reads the new table again; it then says that there is no such pool, or a device unavailable. That says nothing of the
+/// image, and only that is tried again.
 pub(crate) const NEW_POOL: &str = "new_pool() { for try in 1 2 3; do \
     said=$(zpool create -o cachefile=none -R \"/srv/pools/$1\" \"$@\" 2>&1) && return 0; \
-    case $said in *'no such pool or dataset'*) udevadm settle ;; *) break ;; esac; done; echo \"$said\" >&2; return 1; }\n";
+    case $said in *'no such pool or dataset'* | *'currently unavailable'*) udevadm settle ;; *) break ;; esac; done; echo \"$said\" >&2; return 1; }\n";
 
 /// A function of the shell, `partition DISK SGDISK-WORDS...`: partitions a disk, and waits for the link of its second one.
 ///

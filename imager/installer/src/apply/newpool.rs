@@ -39,13 +39,16 @@ pub fn create(host: &Host, plan: &NewPoolPlan) -> Result<PoolGuid, ApplyError> {
     made.map(|pool| pool.guid).ok_or_else(|| ApplyError::NoPool(plan.name.clone()))
 }
 
+/// What `zpool create` says where the link of a partition is gone when it looks for it, or when it opens it.
+const PASSING: [&str; 2] = ["no such pool or dataset", "one or more devices is currently unavailable"];
+
 /// `zpool create`, which partitions each disk and then opens the partition by its link. Udev reads the new table at the
-/// same time and takes that link away for a moment; ZFS then says that there is no such pool, and has made nothing.
+/// same time and takes that link away for a moment; ZFS then says one of [`PASSING`], and has made nothing.
 fn made(plan: &NewPoolPlan) -> Result<(), CmdError> {
     let create = || Cmd::new(Tool::Zpool).args(arguments(plan)).run();
     for _ in 1..ATTEMPTS {
         match create() {
-            Err(CmdError::Failed { tail, .. }) if tail.contains("no such pool or dataset") => {
+            Err(CmdError::Failed { tail, .. }) if PASSING.iter().any(|said| tail.contains(said)) => {
                 let _ = Cmd::new(Tool::Udevadm).args(["settle", "--timeout=30"]).run();
             }
             ended => return ended,
