@@ -112,7 +112,9 @@ pub fn files(plan: &Plan, answers: &Answers, key: &[u8], made: Option<PoolGuid>)
         files.push(file("/var/lib/siris/device-id", 0o644, format!("{id}\n")));
     }
     match plan.hostid {
-        HostId::New => {}
+        // Made here and not at the first boot, since each disk of a mirrored pair has a first boot of its own: with
+        // another host id the second one could not import what the first one had in use.
+        HostId::New => files.push(file("/var/lib/siris/hostid", 0o644, format!("{:08x}\n", own_hostid(key)))),
         HostId::None => files.push(file("/var/lib/siris/hostid", 0o644, "none\n")),
         HostId::Id(id) => files.push(file("/var/lib/siris/hostid", 0o644, format!("{id:08x}\n"))),
     }
@@ -130,6 +132,12 @@ pub fn files(plan: &Plan, answers: &Answers, key: &[u8], made: Option<PoolGuid>)
     }
     files.extend(network.into_iter().map(|(name, text)| file(format!("{NETWORK}/{name}"), 0o644, text)));
     files
+}
+
+/// A host id of the box's own: as random as its key is, never 0, and nothing that tells of the key.
+fn own_hostid(key: &[u8]) -> u32 {
+    let [a, b, c, d, ..] = *Sha256::of(&[b"host id of ", key].concat()).as_bytes();
+    u32::from_le_bytes([a, b, c, d]).max(1)
 }
 
 /// A text as TOML writes it.
