@@ -303,15 +303,20 @@ fn two_disks_can_be_given_the_same_system_and_others_lose_theirs() {
     assert_eq!(prepare(&machine.host, &undecided, b"", false).unwrap_err().code(), "other-os-undecided");
     let finished = install(&machine, &format!("{text}[other-os]\ndefault = \"disable\"\n")).unwrap();
     assert!(finished.proof.holds);
-    let mut guids = Vec::new();
+    let (mut guids, mut hosts) = (Vec::new(), Vec::new());
     for name in ["sda", "sdb"] {
         let mut dev = File::open(machine.path("/dev").join(name)).unwrap();
         let layout = gpt::read(&mut dev, SectorSize::S512).unwrap();
         let (signed, _) = check::manifest(&machine.host).unwrap();
         writer::check_slot(&mut dev, &layout, Slot::A, &signed).unwrap();
         guids.push(layout.guid());
+        let path = machine.path("/dev").join(name);
+        hosts.push(observe::cat(&path, layout.start(Part::State), "/persist/var/lib/siris/hostid").unwrap());
     }
     assert_ne!(guids[0], guids[1], "two disks of one machine must be told apart");
+    // Whichever disk is left can import what the other one had in use.
+    assert_eq!(hosts[0], hosts[1]);
+    assert!(u32::from_str_radix(hosts[0].trim(), 16).is_ok_and(|id| id != 0), "{}", hosts[0]);
     assert_ne!(machine.digest("sdc"), before);
     let mut now = [0; 512];
     File::open(machine.path("/dev/sdc")).unwrap().read_exact(&mut now).unwrap();
