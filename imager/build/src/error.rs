@@ -60,6 +60,10 @@ pub enum BuildError {
         #[source]
         source: Box<siris_ibu::bundle::BundleError>,
     },
+    #[error(
+        "version {version} would replace {lowest} and later only, as the profile's lowest-replaces says: give a later --version"
+    )]
+    Version { version: siris_ibu::Version, lowest: siris_ibu::Version },
     #[error("cannot sign: {message}")]
     Signing { message: String },
     #[error("{what}: {message}")]
@@ -83,6 +87,7 @@ impl BuildError {
             BuildError::Incomplete { .. } => "incomplete-root",
             BuildError::Answers { .. } => "answers-faulty",
             BuildError::OldBundle { source, .. } => source.code(),
+            BuildError::Version { .. } => "bad-version",
             BuildError::Signing { .. } => "cannot-sign",
             BuildError::Payload { .. } => "bad-payload",
             BuildError::NoSpace { .. } => "no-space",

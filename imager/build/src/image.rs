@@ -208,6 +208,10 @@ impl Layers {
     /// Makes what is not there yet.
     pub(crate) fn make(request: &Request, progress: &Progress) -> Result<Layers, BuildError> {
         let session = Session::open(&request.checkout, &request.profile, progress)?;
+        let (version, lowest) = (&request.version, &session.profile.lowest_replaces);
+        if version < lowest {
+            return Err(BuildError::Version { version: version.clone(), lowest: lowest.clone() });
+        }
         let wanted = session.wanted();
         let lock = Lock::load(session.profiles.dir(), &session.profile.lock, &session.profile.suite, &wanted)?;
         check_space(&session, &request.out)?;
