@@ -23,7 +23,7 @@ pub const REPORT: &str = "/var/lib/siris/failed-trial.json";
 pub const JOURNAL: &str = "/var/lib/siris/failed-trial.journal.gz";
 /// The variable of the boot environment that says that a trial failed: slot, colon, code of the first reason.
 const VARIABLE: &str = "failed_trial";
-/// A journal of more compressed bytes is kept without its beginning: what went wrong stands at the end.
+/// Lines of the journal that are kept: its last ones, where what went wrong stands.
 const JOURNAL_LINES: &str = "30000";
 /// Longest code that goes into the boot environment.
 const CODE_MAX: usize = 40;

@@ -93,11 +93,10 @@ pub fn diff(
 ) -> Result<Difference, BuildError> {
     let session = Session::open(checkout, profile, progress)?;
     let tools = builder(&session.builder(progress)?.0);
-    let dir = |bundle: &Path| {
-        let beside = bundle.parent().unwrap_or(Path::new("."));
-        tempfile::tempdir_in(beside).map_err(BuildError::io("make a directory in", beside))
-    };
-    let (old_dir, new_dir) = (dir(old)?, dir(new)?);
+    // Not beside the bundles: these may lie where a server shows them, or on a medium that is read-only.
+    let cache = session.cache.dir();
+    let dir = || tempfile::tempdir_in(cache).map_err(BuildError::io("make a directory in", cache));
+    let (old_dir, new_dir) = (dir()?, dir()?);
     let (old_manifest, mut old_image) = unpack(old, trusted, old_dir.path())?;
     let (new_manifest, new_image) = unpack(new, trusted, new_dir.path())?;
     let blocks = by_blocks(new, &new_manifest, &mut old_image, &new_image)?;

@@ -21,7 +21,7 @@ use crate::sbom;
 
 /// The root that everything is compiled in.
 const BUILDER: &str = "builder";
-/// The root of [`bmc`].
+/// The root of [`bmc`]: the machine room of the tests.
 const BMC: &str = "bmc";
 
 /// What to build, and where.
@@ -180,7 +180,7 @@ pub fn tools(checkout: &Path, progress: &Progress) -> Result<Root, BuildError> {
     Ok(builder(&session.builder(progress)?.0))
 }
 
-/// The root with a BMC in it, for the tests: libvirt, and what a Redfish service needs.
+/// The machine room of the tests: libvirt, what a Redfish service needs, and nginx.
 ///
 /// # Errors
 /// When it has to be made and cannot be.

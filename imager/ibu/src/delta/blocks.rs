@@ -239,7 +239,7 @@ impl Plan {
         self.frames.iter().map(|frame| self.index.part(*frame)).map(|part| part.end - part.start).sum()
     }
 
-    /// Takes the ids, to compare with what is read.
+    /// The id of every block, to compare with what is read.
     pub(super) fn ids(&self) -> &[BlockId] {
         &self.index.ids
     }
