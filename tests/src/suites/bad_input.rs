@@ -113,7 +113,9 @@ fn interrupted(bench: &Bench<'_>) -> Result<()> {
     let sources = sources(bench)?;
     let out = bench.dir().join("out");
     // Another version is another root image: everything before it is there already.
-    let build = format!("exec \"$XTASK\" image siris --version 0.9.9 --out {}", out.display());
+    // One that no earlier run has left in the cache.
+    let version = format!("0.9.{}", std::time::UNIX_EPOCH.elapsed()?.as_secs());
+    let build = format!("exec \"$XTASK\" image siris --version {version} --out {}", out.display());
     let log = bench.dir().join("build.log");
     let mut running = sources.shell(&build).log(&log).spawn()?;
     deadline::until(Duration::from_secs(300), "the build to be busy with the root", || {
@@ -124,11 +126,11 @@ fn interrupted(bench: &Bench<'_>) -> Result<()> {
     kill(Pid::from_raw(i32::try_from(running.id())?), Signal::SIGINT)?;
     deadline::until(Duration::from_secs(60), "the build to stop", || Ok(running.try_wait()?))?;
     let left = names_in(&out);
-    ensure!(!left.iter().any(|name| name.contains("0.9.9") || name.starts_with("latest")), "it left {left:?}");
+    ensure!(!left.iter().any(|name| name.contains(&version) || name.starts_with("latest")), "it left {left:?}");
 
     sources.shell(&build).run().context("the rerun")?;
     let made = names_in(&out);
-    for name in ["siris-0.9.9.raw", "latest.raw", "manifest.toml", "manifest.sig"] {
+    for name in [&format!("siris-{version}.raw"), "latest.raw", "manifest.toml", "manifest.sig"] {
         ensure!(made.iter().any(|made| made == name), "the rerun made no {name}: {made:?}");
     }
     ensure!(fs::metadata(out.join("latest.raw"))?.permissions().mode() & 0o400 != 0, "the image cannot be read");
