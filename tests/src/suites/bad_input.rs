@@ -115,7 +115,9 @@ fn interrupted(bench: &Bench<'_>) -> Result<()> {
     // Another version is another root image: everything before it is there already.
     // One that no earlier run has left in the cache.
     let version = format!("0.9.{}", std::time::UNIX_EPOCH.elapsed()?.as_secs());
-    let build = format!("exec \"$XTASK\" image siris --version {version} --out {}", out.display());
+    // Whoever started these tests in the background had SIGINT ignored, for all that comes after.
+    let build =
+        format!("exec env --default-signal=INT \"$XTASK\" image siris --version {version} --out {}", out.display());
     let log = bench.dir().join("build.log");
     let mut running = sources.shell(&build).log(&log).spawn()?;
     deadline::until(Duration::from_secs(300), "the build to be busy with the root", || {
