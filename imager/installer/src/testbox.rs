@@ -27,6 +27,16 @@ pub struct TestBox {
     pub host: Host,
 }
 
+/// Whether ext4 file systems can be made here; where not, says so loudly. In CI that is a failure.
+pub fn has_mkfs() -> bool {
+    let there = Tool::MkfsExt4.is_present(None);
+    if !there {
+        assert!(std::env::var_os("CI").is_none(), "mkfs.ext4 is not installed: run `cargo xtask setup`");
+        eprintln!("SKIPPED: mkfs.ext4 is not installed (Debian package e2fsprogs): run `cargo xtask setup`");
+    }
+    there
+}
+
 /// A manifest of a payload with these members.
 pub fn manifest(root: &[u8], tree: &mut Vec<u8>, boot: &[u8]) -> Manifest {
     let uuid = "11223344-5566-7788-99aa-bbccddeeff00".parse().unwrap();

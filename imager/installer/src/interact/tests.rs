@@ -2,7 +2,7 @@ use std::io::Cursor;
 
 use super::*;
 use crate::run::{Silent, Stop, execute};
-use crate::testbox::TestBox;
+use crate::testbox::{self, TestBox};
 
 fn talk(machine: &TestBox, lines: &[&str]) -> (Chosen, String) {
     let mut output = Vec::new();
@@ -15,6 +15,9 @@ const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA0123456789 me";
 
 #[test]
 fn a_person_is_led_to_a_confirmed_plan() {
+    if !testbox::has_mkfs() {
+        return;
+    }
     let machine = TestBox::new();
     machine.disk("sda", 12 * 1024);
     machine.disk("sdb", 64);

@@ -12,7 +12,7 @@ use super::*;
 use crate::facts::{Content, Health, ZfsRole};
 use crate::observe;
 use crate::plan::HostId;
-use crate::testbox::{TestBox, answers};
+use crate::testbox::{self, TestBox, answers};
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../zfs-label/tests/fixtures")
@@ -97,6 +97,9 @@ fn roles_and_states_are_as_zfs_has_them() {
 
 #[test]
 fn an_install_beside_a_pool_hands_it_to_the_new_system() {
+    if !testbox::has_mkfs() {
+        return;
+    }
     let machine = TestBox::new();
     machine.disk("sda", 2 * 1024);
     let disks = attach(&machine, "hostid");
@@ -142,6 +145,9 @@ fn a_second_path_is_no_second_disk_and_a_copy_is_one() {
 
 #[test]
 fn a_pool_on_a_kept_partition_that_ends_with_the_disk_survives() {
+    if !testbox::has_mkfs() {
+        return;
+    }
     use siris_slots::layout::{KeptEntry, Layout, SectorSize, Sizes};
     let machine = TestBox::new();
     // The partition's last label lies where one of the whole disk would.

@@ -8,7 +8,7 @@ use siris_slots::{BootEnv, SectorSize, Slot, bootenv, fat, gpt, writer};
 
 use super::*;
 use crate::observe;
-use crate::testbox::{TestBox, answers};
+use crate::testbox::{self, TestBox, answers};
 
 const GIB: u64 = 1024;
 
@@ -27,6 +27,9 @@ pub(super) fn install(machine: &TestBox, text: &str) -> Result<Finished, Install
 
 #[test]
 fn an_install_leaves_a_whole_system_and_touches_no_other_disk() {
+    if !testbox::has_mkfs() {
+        return;
+    }
     let machine = TestBox::new();
     machine.disk("sda", 2 * GIB);
     // What was on the target: an old table and an old label at both ends.
@@ -83,6 +86,9 @@ fn an_install_leaves_a_whole_system_and_touches_no_other_disk() {
 
 #[test]
 fn what_changes_after_the_plan_stops_it_before_the_first_write() {
+    if !testbox::has_mkfs() {
+        return;
+    }
     type Change = fn(&TestBox);
     let cases: [(&str, Change); 6] = [
         ("machine-changed", |m| drop(m.disk("sdc", GIB))),
@@ -151,6 +157,9 @@ impl Progress for Half {
 
 #[test]
 fn what_was_carried_over_survives_the_root_it_was_read_from() {
+    if !testbox::has_mkfs() {
+        return;
+    }
     let machine = TestBox::new();
     machine.old_system("sda", 2 * GIB);
     machine.put("/sys/class/net/eno1/address", b"00:11:22:33:44:55\n");
@@ -178,6 +187,9 @@ fn what_was_carried_over_survives_the_root_it_was_read_from() {
 
 #[test]
 fn stopped_in_the_middle_it_says_so_and_a_rerun_completes() {
+    if !testbox::has_mkfs() {
+        return;
+    }
     let machine = TestBox::new();
     machine.disk("sda", 2 * GIB);
     machine.disk("sdb", GIB);
@@ -194,6 +206,9 @@ fn stopped_in_the_middle_it_says_so_and_a_rerun_completes() {
 
 #[test]
 fn a_disk_that_is_written_behind_its_fence_fails_the_proof() {
+    if !testbox::has_mkfs() {
+        return;
+    }
     /// Writes to another disk while the target is written.
     struct Culprit<'a>(&'a TestBox);
     impl Progress for Culprit<'_> {
@@ -253,6 +268,9 @@ fn old_disk(machine: &TestBox, name: &str) -> (u64, u64) {
 
 #[test]
 fn what_is_kept_on_the_target_is_the_same_to_the_byte() {
+    if !testbox::has_mkfs() {
+        return;
+    }
     let machine = TestBox::new();
     let (start, end) = old_disk(&machine, "sda");
     let region = |machine: &TestBox| {
@@ -284,6 +302,9 @@ fn what_is_kept_on_the_target_is_the_same_to_the_byte() {
 
 #[test]
 fn two_disks_can_be_given_the_same_system_and_others_lose_theirs() {
+    if !testbox::has_mkfs() {
+        return;
+    }
     let machine = TestBox::new();
     for name in ["sda", "sdb"] {
         machine.disk(name, 2 * GIB);
