@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod bus;
+pub mod checks;
 pub mod config;
 pub mod escrow;
 pub mod gate;

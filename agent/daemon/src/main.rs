@@ -17,7 +17,7 @@ use siris_agent::root::{ESCROW_FAULT, ESCROW_WANTED, Root};
 use siris_agent::trial::{self, Outcome};
 use siris_agent::upgrade::worker::Source;
 use siris_agent::upgrade::{Allowed, worker};
-use siris_agent::{observe, reboot, run, slots};
+use siris_agent::{checks, observe, reboot, run, slots};
 use siris_host::cmd::{Cmd, Tool};
 use siris_zfs::OpenZfs;
 
@@ -52,6 +52,10 @@ enum Command {
         #[arg(long, default_value_t = 45)]
         settle: u64,
     },
+    /// In a slot on trial: starts the services that the image's profile wants to end well before the slot is kept.
+    ///
+    /// Fails when one of them does. Does nothing in a slot that is not on trial.
+    TrialChecks,
     /// In a slot on trial: gives it up, keeps the reasons and the journal, and reboots into the slot it came from.
     ///
     /// Does nothing in a slot that is not on trial.
@@ -131,6 +135,7 @@ fn main() -> anyhow::Result<()> {
         Some(Command::RebootWhenIdle) => {
             runtime()?.block_on(async { reboot::when_idle(&system_bus().await?).await.context("cannot ask logind") })
         }
+        Some(Command::TrialChecks) => Ok(checks::run(&root).map(drop)?),
         Some(Command::TrialFailed) => trial_failed(&root),
         Some(Command::Escrow) => {
             // Before the look: what changes from now on is looked at again.
@@ -172,10 +177,11 @@ const ASK: Duration = Duration::from_secs(20);
 
 fn trial_failed(root: &Root) -> anyhow::Result<()> {
     // An agent that does not answer is a reason by itself.
-    let reasons = runtime()?.block_on(async {
+    let mut reasons = checks::failed(root);
+    reasons.extend(runtime()?.block_on(async {
         let ask = async { anyhow::Ok(gate::reasons(&system_bus().await?).await?) };
         tokio::time::timeout(ASK, ask).await.ok().and_then(Result::ok).unwrap_or_default()
-    });
+    }));
     match trial::take_back(root, &reasons)? {
         Outcome::NotOnTrial => Ok(()),
         Outcome::NoWayBack => {

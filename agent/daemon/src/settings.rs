@@ -9,6 +9,8 @@ struct SettingsFile {
     schema: u32,
     #[serde(default)]
     health: HealthFile,
+    #[serde(default)]
+    upgrade: UpgradeFile,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -17,6 +19,13 @@ struct HealthFile {
     #[serde(default)]
     units: Vec<String>,
     state_free_min: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct UpgradeFile {
+    #[serde(default)]
+    checks: Vec<String>,
 }
 
 /// Why the settings cannot be used. The image is at fault.
@@ -32,8 +41,8 @@ pub enum SettingsError {
     #[error("health.state-free-min: \"{0}\" is neither a share like \"5%\" nor a size like \"200MiB\"")]
     FreeMin(String),
     /// Not a unit's name.
-    #[error("health.units: \"{0}\" is not a unit name")]
-    Unit(String),
+    #[error("{0}: \"{1}\" is not a unit name")]
+    Unit(&'static str, String),
 }
 
 /// The least free space the state partition must have.
@@ -77,11 +86,13 @@ pub struct Settings {
     pub units: Vec<String>,
     /// Least free space on `/state`.
     pub state_free_min: FreeMin,
+    /// Units that must run to a good end in a slot on trial.
+    pub checks: Vec<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { units: Vec::new(), state_free_min: FreeMin::Percent(5) }
+        Settings { units: Vec::new(), state_free_min: FreeMin::Percent(5), checks: Vec::new() }
     }
 }
 
@@ -102,10 +113,12 @@ impl Settings {
         let valid = |unit: &&String| {
             unit.contains('.') && unit.chars().all(|c| c.is_ascii_alphanumeric() || "@-_.:\\".contains(c))
         };
-        if let Some(bad) = file.health.units.iter().find(|u| !valid(u)) {
-            return Err(SettingsError::Unit(bad.clone()));
+        for (key, units) in [("health.units", &file.health.units), ("upgrade.checks", &file.upgrade.checks)] {
+            if let Some(bad) = units.iter().find(|u| !valid(u)) {
+                return Err(SettingsError::Unit(key, bad.clone()));
+            }
         }
-        Ok(Settings { units: file.health.units, state_free_min })
+        Ok(Settings { units: file.health.units, state_free_min, checks: file.upgrade.checks })
     }
 }
 
@@ -132,7 +145,11 @@ mod tests {
         assert!(matches!(Settings::parse("schema = 2\n"), Err(SettingsError::Schema(2))));
         assert!(matches!(
             Settings::parse("schema = 1\n[health]\nunits = [\"x/../y.service\"]\n"),
-            Err(SettingsError::Unit(_))
+            Err(SettingsError::Unit("health.units", _))
+        ));
+        assert!(matches!(
+            Settings::parse("schema = 1\n[upgrade]\nchecks = [\"--now.service x\"]\n"),
+            Err(SettingsError::Unit("upgrade.checks", _))
         ));
     }
 }

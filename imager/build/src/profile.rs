@@ -143,6 +143,8 @@ pub struct Profile {
     pub role: Role,
     /// The pool of a full install.
     pub pool: String,
+    /// Units that must run to a good end in a slot on trial before it is kept.
+    pub upgrade_checks: Vec<String>,
     /// The lowest version an upgrade may replace.
     pub lowest_replaces: Version,
     /// Name of the lock file, without `.lock`: profiles with the same packages share one.
@@ -257,6 +259,7 @@ struct RawProfile {
     raw_size: Option<ByteSize>,
     role: Option<Role>,
     pool: Option<String>,
+    upgrade_checks: Vec<String>,
     lowest_replaces: Option<Version>,
 }
 
@@ -318,6 +321,8 @@ impl RawProfile {
         install.finish();
         let mut upgrade = root.section("upgrade");
         raw.lowest_replaces = upgrade.parsed("lowest-replaces");
+        raw.upgrade_checks = upgrade.list("checks");
+        check_each(&upgrade, "checks", &raw.upgrade_checks, faults, is_service, "not the name of a .service");
         upgrade.finish();
         root.finish();
         raw
@@ -356,6 +361,7 @@ impl RawProfile {
             raw_size: over.raw_size.or(self.raw_size),
             role: over.role.or(self.role),
             pool: over.pool.or(self.pool),
+            upgrade_checks: joined(self.upgrade_checks, over.upgrade_checks),
             lowest_replaces: over.lowest_replaces.or(self.lowest_replaces),
         }
     }
@@ -401,6 +407,7 @@ impl RawProfile {
             raw_size: raw_size?,
             role: role?,
             pool: self.pool.unwrap_or_else(|| "homePool".into()),
+            upgrade_checks: self.upgrade_checks,
             lowest_replaces: lowest_replaces?,
         })
     }
@@ -417,6 +424,11 @@ fn is_package(name: &str) -> bool {
     chars.next().is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
         && name.len() > 1
         && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c))
+}
+
+fn is_service(name: &str) -> bool {
+    let valid = |c: char| c.is_ascii_alphanumeric() || "@-_.:".contains(c);
+    name.len() > ".service".len() && name.ends_with(".service") && name.chars().all(valid)
 }
 
 fn is_absolute(path: &str) -> bool {

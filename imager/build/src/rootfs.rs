@@ -64,7 +64,7 @@ impl RootInput<'_> {
                 "lists",
                 format!("{:?}{:?}{:?}{:?}{:?}{:?}", p.remove, p.enable, p.disable, p.mask, p.persist, p.volatile),
             )
-            .with("health", format!("{:?}{}", p.health_units, p.state_free_min));
+            .with("health", format!("{:?}{}{:?}", p.health_units, p.state_free_min, p.upgrade_checks));
         for tree in &p.trees {
             key = key.with_files(&self.profiles.join(tree))?;
         }
@@ -90,7 +90,8 @@ impl RootInput<'_> {
                 .bind(&over, "/siris/over")
                 .bind(half, "/siris/out");
             let log = half.join("log");
-            let remove = self.profile.remove.join("\n");
+            let p = &self.profile;
+            let (remove, units) = (p.remove.join("\n"), [&p.enable, &p.mask, &p.disable, &p.upgrade_checks]);
             Cmd::new(Tool::Bash)
                 .clean_env()
                 .env("SOURCE_DATE_EPOCH", self.epoch.to_string())
@@ -106,7 +107,7 @@ impl RootInput<'_> {
                     &self.epoch.to_string(),
                     &remove,
                 ])
-                .args([&self.profile.enable, &self.profile.mask, &self.profile.disable].map(|units| units.join(" ")))
+                .args(units.map(|units| units.join(" ")))
                 .in_root(&root)
                 .log(&log)
                 .run()
@@ -159,11 +160,10 @@ impl RootInput<'_> {
     }
 
     fn agent_settings(&self) -> String {
-        let units: Vec<String> = self.profile.health_units.iter().map(|u| format!("{u:?}")).collect();
         format!(
-            "# Made from the image's profile.\nschema = 1\n\n[health]\nunits = [{}]\nstate-free-min = {:?}\n",
-            units.join(", "),
-            self.profile.state_free_min
+            "# Made from the image's profile.\nschema = 1\n\n[health]\nunits = {:?}\nstate-free-min = {:?}\n\n\
+             [upgrade]\nchecks = {:?}\n",
+            self.profile.health_units, self.profile.state_free_min, self.profile.upgrade_checks
         )
     }
 
@@ -197,7 +197,7 @@ fn hash_tree(dir: &Path, product: &str, uuid: &str) -> Result<u64, BuildError> {
 }
 
 /// In the builder: `$1` kernel, `$2` UUID, `$3` epoch, `$4` paths to remove, `$5` units to enable,
-/// `$6` to mask, `$7` to disable.
+/// `$6` to mask, `$7` to disable, `$8` that have to be there.
 const ASSEMBLE: &str = r#"
 umask 022
 mkdir -p /siris/mem /siris/root
@@ -228,6 +228,9 @@ rm -f $root/etc/shadow- $root/etc/passwd- $root/etc/group- $root/etc/gshadow- $r
 for unit in $7; do systemctl --root=$root disable --quiet "$unit"; done
 for unit in $5; do systemctl --root=$root enable --quiet "$unit"; done
 for unit in $6; do systemctl --root=$root mask --quiet "$unit" 2>/dev/null || ln -sfn /dev/null "$root/etc/systemd/system/$unit"; done
+for unit in $8; do
+    [ -f $root/usr/lib/systemd/system/"$unit" ] || { echo "upgrade.checks: the root has no unit $unit" >&2; exit 1; }
+done
 depmod -b $root "$1"
 find $root/usr/lib/modules -name 'modules.*' -newermt @0 -exec touch -d @"$3" {} +
 find $root -xdev -name __pycache__ -type d -prune -exec rm -rf {} +

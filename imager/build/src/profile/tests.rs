@@ -51,6 +51,14 @@ fn a_child_adds_to_lists_and_replaces_values() {
 }
 
 #[test]
+fn a_check_is_a_service() {
+    let child = "schema = 1\nextends = \"base\"\nupgrade.checks = [\"raid.service\", \"/bin/true\"]\n";
+    let (_dir, profiles) = profiles(&[("base", BASE), ("x", child)]);
+    let text = profiles.load("x").unwrap_err().to_string();
+    assert!(text.contains("upgrade.checks[1]") && !text.contains("checks[0]"), "{text}");
+}
+
+#[test]
 fn what_is_missing_everywhere_is_told() {
     let (_dir, profiles) = profiles(&[("x", "schema = 1\n")]);
     let text = profiles.load("x").unwrap_err().to_string();
