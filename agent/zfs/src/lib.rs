@@ -5,6 +5,7 @@
 //! Never: decides which pool is imported; imports by force; keeps state between calls.
 //! In: names and guids as newtypes. Out: what ZFS says now, or an error; a row that cannot be read fails the call.
 
+mod dataset;
 mod import_text;
 #[cfg(feature = "libzetta")]
 mod lzc;
@@ -13,6 +14,10 @@ mod real;
 mod status_json;
 mod types;
 
+pub use dataset::{
+    Base, Bookmark, Content, Dataset, Datasets, Guid, Hold, Kind, Label, LabelError, LineError, ModelDatasets, Refusal,
+    Sending, Snapshot, SnapshotName, SnapshotNameError, Stream,
+};
 pub use import_text::ImportTextError;
 pub use model::{Model, ModelPool};
 pub use real::{IMPORT_ROOT, OpenZfs};
@@ -43,6 +48,27 @@ pub enum ZfsError {
     /// `zpool import` printed something else than expected.
     #[error("cannot read what `zpool import` printed")]
     ReadImportable(#[from] ImportTextError),
+    /// `zfs` printed a row that is not known.
+    #[error("cannot read what `{command}` printed")]
+    ReadLines {
+        /// The command.
+        command: String,
+        /// The row.
+        #[source]
+        source: LineError,
+    },
+    /// ZFS refused; its own words are in the source.
+    #[error("ZFS refuses ({})", .why.code())]
+    Refused {
+        /// Why.
+        why: Refusal,
+        /// What the tool said.
+        #[source]
+        source: siris_host::cmd::CmdError,
+    },
+    /// A stream's other end failed.
+    #[error("the stream broke off")]
+    Stream(#[source] std::io::Error),
     /// Pools came and went while they were being listed.
     #[error("the pools changed while they were being listed")]
     ChangedMeanwhile,
@@ -59,7 +85,11 @@ impl ZfsError {
     pub fn code(&self) -> &'static str {
         match self {
             ZfsError::RunTool(error) => error.code(),
-            ZfsError::ReadJson { .. } | ZfsError::ReadImportable(_) => "zfs-output-unknown",
+            ZfsError::ReadJson { .. } | ZfsError::ReadImportable(_) | ZfsError::ReadLines { .. } => {
+                "zfs-output-unknown"
+            }
+            ZfsError::Refused { why, .. } => why.code(),
+            ZfsError::Stream(_) => "zfs-stream-incomplete",
             ZfsError::ChangedMeanwhile => "zfs-changed-meanwhile",
             ZfsError::NotFound(_) => "pool-not-found",
             ZfsError::Unanswering(_) => "pool-unanswering",

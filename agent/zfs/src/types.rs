@@ -77,7 +77,7 @@ impl FromStr for PoolName {
 pub struct DatasetName(String);
 
 impl DatasetName {
-    /// The dataset at `path` in a pool: components of letters, digits and `_ - : .`, parted by slashes.
+    /// The dataset at `path` in a pool: components of letters, digits, blanks and `_ - : .`, parted by slashes.
     ///
     /// # Errors
     /// When ZFS would not take it.
@@ -85,9 +85,14 @@ impl DatasetName {
         let name = format!("{pool}/{path}");
         let part = |part: &str| {
             let begins = part.starts_with(|c: char| c.is_ascii_alphanumeric());
-            begins && part.chars().all(|c| c.is_ascii_alphanumeric() || "_-:.".contains(c))
+            begins && part.chars().all(|c| c.is_ascii_alphanumeric() || "_-:. ".contains(c))
         };
         if path.split('/').all(part) && name.len() < 256 { Ok(DatasetName(name)) } else { Err(NameError(name)) }
+    }
+
+    /// The pool it is in.
+    pub fn pool(&self) -> &str {
+        self.0.split('/').next().unwrap_or_default()
     }
 
     /// The name as text.
@@ -99,6 +104,15 @@ impl DatasetName {
     pub fn from_the_top(&self) -> impl Iterator<Item = &str> {
         let ends = self.0.match_indices('/').map(|(at, _)| at).skip(1).chain([self.0.len()]);
         ends.map(|end| &self.0[..end])
+    }
+}
+
+impl FromStr for DatasetName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (pool, path) = text.split_once('/').ok_or_else(|| NameError(text.to_owned()))?;
+        DatasetName::new(&pool.parse()?, path)
     }
 }
 

@@ -1,0 +1,120 @@
+//! Parsers of what `zfs list -Hp`, `zfs holds -Hp` and `zfs send -nP` print: one row a line, fields parted by tabs, `-`
+//! for what is not there. A row that cannot be read is an error: one that is left out would be taken for destroyed.
+
+use crate::dataset::types::{Bookmark, Dataset, Guid, Hold, Kind, Label, Snapshot};
+
+/// A row that is not what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown row \"{0}\"")]
+pub struct LineError(String);
+
+/// Columns asked of `zfs list` for [`datasets`].
+pub(super) const DATASET: &str = "name,guid,type,used,encryption,origin,receive_resume_token";
+/// Columns asked of `zfs list` for [`snapshots`] and [`bookmarks`].
+pub(super) const SNAPSHOT: &str = "name,guid,createtxg";
+
+fn rows<'t, T>(text: &'t str, row: impl Fn(&'t str) -> Option<T>) -> Result<Vec<T>, LineError> {
+    text.lines().map(|line| row(line).ok_or_else(|| LineError(line.to_owned()))).collect()
+}
+
+fn fields<const N: usize>(line: &str) -> Option<[&str; N]> {
+    let fields: Vec<&str> = line.split('\t').collect();
+    fields.try_into().ok()
+}
+
+/// `None` where a dash stands: nothing there. The outer one where it cannot be read.
+fn optional<T: std::str::FromStr>(text: &str) -> Option<Option<T>> {
+    if text == "-" { Some(None) } else { text.parse().ok().map(Some) }
+}
+
+/// Rows of [`DATASET`]. A pool's own root dataset, which the name of no [`Dataset`] can be, is left out.
+pub(super) fn datasets(text: &str) -> Result<Vec<Dataset>, LineError> {
+    let row = |line: &str| {
+        let [name, guid, kind, used, encryption, origin, token] = fields(line)?;
+        if !name.contains('/') {
+            return Some(None);
+        }
+        let kind = match kind {
+            "filesystem" => Kind::Filesystem,
+            "volume" => Kind::Volume,
+            _ => return None,
+        };
+        Some(Some(Dataset {
+            name: name.parse().ok()?,
+            guid: guid.parse().ok()?,
+            kind,
+            used: used.parse().ok()?,
+            encrypted: !matches!(encryption, "off" | "-"),
+            origin: optional(origin)?,
+            resume_token: optional(token)?,
+        }))
+    };
+    Ok(rows(text, row)?.into_iter().flatten().collect())
+}
+
+fn labelled(line: &str, mark: char) -> Option<(Label, Guid, u64)> {
+    let [name, guid, createtxg] = fields(line)?;
+    Some((name.split_once(mark)?.1.parse().ok()?, guid.parse().ok()?, createtxg.parse().ok()?))
+}
+
+/// Rows of [`SNAPSHOT`] with `-t snapshot`.
+pub(super) fn snapshots(text: &str) -> Result<Vec<Snapshot>, LineError> {
+    rows(text, |line| labelled(line, '@').map(|(label, guid, createtxg)| Snapshot { label, guid, createtxg }))
+}
+
+/// Rows of [`SNAPSHOT`] with `-t bookmark`.
+pub(super) fn bookmarks(text: &str) -> Result<Vec<Bookmark>, LineError> {
+    rows(text, |line| labelled(line, '#').map(|(label, guid, createtxg)| Bookmark { label, guid, createtxg }))
+}
+
+/// Rows of `zfs holds -Hp`: the snapshot, the tag, the time of the hold.
+pub(super) fn holds(text: &str) -> Result<Vec<Hold>, LineError> {
+    rows(text, |line| {
+        let [name, tag, _] = fields(line)?;
+        Some(Hold { label: name.split_once('@')?.1.parse().ok()?, tag: tag.parse().ok()? })
+    })
+}
+
+/// The bytes that `zfs send -nP` expects of a stream: its line `size`.
+pub(super) fn send_size(text: &str) -> Result<u64, LineError> {
+    let size = text.lines().find_map(|line| line.strip_prefix("size\t")?.trim().parse().ok());
+    size.ok_or_else(|| LineError(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_read_or_refused() {
+        let text = "tank\t1\tfilesystem\t99\toff\t-\t-\n\
+                    tank/a\t2\tfilesystem\t50\toff\t-\t1-abc-def\n\
+                    tank/b\t3\tvolume\t7\taes-256-gcm\ttank/a@1568402268\t-\n";
+        let found = datasets(text).unwrap();
+        assert_eq!(found.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["tank/a", "tank/b"]);
+        assert_eq!(found[0].resume_token.as_deref(), Some("1-abc-def"));
+        assert!(found[1].encrypted && found[1].kind == Kind::Volume);
+        assert_eq!(found[1].origin.as_ref().unwrap().to_string(), "tank/a@1568402268");
+        for bad in ["tank/a\t2\tfilesystem\t50\toff\t-\n", "tank/a\tx\tfilesystem\t50\toff\t-\t-\n", "\n"] {
+            assert!(datasets(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn names_with_colons_are_whole() {
+        let text = "tank/a@2024-01-01T10:00:00\t18446744073709551615\t12\ntank/a@1568402268\t5\t13\n";
+        let found = snapshots(text).unwrap();
+        assert_eq!(found[0].label.as_str(), "2024-01-01T10:00:00");
+        assert_eq!((found[0].guid.as_u64(), found[1].createtxg), (u64::MAX, 13));
+        assert!(snapshots("tank/a#x\t1\t2\n").is_err());
+        assert_eq!(bookmarks("tank/a#v:1\t5\t13\n").unwrap()[0].label.as_str(), "v:1");
+    }
+
+    #[test]
+    fn holds_and_sizes() {
+        let found = holds("tank/a@1568402268\tsiris:vector:7\t1568402300\n").unwrap();
+        assert_eq!(found[0].tag.as_str(), "siris:vector:7");
+        assert_eq!(send_size("full\ttank/a@1\t1234\nsize\t1234\n").unwrap(), 1234);
+        assert!(send_size("full\ttank/a@1\n").is_err());
+    }
+}

@@ -1,0 +1,183 @@
+//! Datasets, their snapshots, and the streams between them.
+//!
+//! Owns: the [`Datasets`] trait, its errors, the real one's parsers. In: names as newtypes. Out: what ZFS says now.
+//! Never: forces. Nothing here rolls back to receive, destroys what depends on something, or unmounts what is in use.
+
+mod lines;
+mod model;
+mod real;
+mod refusal;
+mod types;
+
+use std::io::Read;
+
+pub use lines::LineError;
+pub use model::{Content, ModelDatasets};
+pub use refusal::Refusal;
+pub use types::{Bookmark, Dataset, Guid, Hold, Kind, Label, LabelError, Snapshot, SnapshotName, SnapshotNameError};
+
+use crate::types::{DatasetName, PoolName};
+use crate::{UserProperties, ZfsError};
+
+/// What an incremental stream begins from. It is found by guid before; ZFS wants it by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Base {
+    /// Nothing: the stream is full.
+    Nothing,
+    /// A snapshot of the same dataset, or the origin of a clone.
+    Snapshot(SnapshotName),
+    /// A bookmark of the same dataset.
+    Bookmark(Label),
+}
+
+/// What to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stream {
+    /// A snapshot; as it lies on disk where its dataset is encrypted.
+    Snapshot {
+        /// The snapshot.
+        snapshot: SnapshotName,
+        /// What the receiver has.
+        base: Base,
+        /// Blocks as they lie on disk, still encrypted.
+        raw: bool,
+    },
+    /// The rest of a stream that broke off.
+    Rest {
+        /// What the receiver's dataset has as its resume token.
+        token: String,
+    },
+}
+
+/// A stream on its way. Dropped before its end, it is cut off.
+pub trait Sending: Read + Send + std::fmt::Debug {
+    /// To be called when it has been read to its end.
+    ///
+    /// # Errors
+    /// When ZFS did not send all of it.
+    fn finish(self: Box<Self>) -> Result<(), ZfsError>;
+}
+
+/// Datasets and snapshots of this machine. Every call blocks; none is to be made on the bus's thread.
+pub trait Datasets: Send + Sync + std::fmt::Debug {
+    /// Every dataset of a pool but its root, by name.
+    ///
+    /// # Errors
+    /// When ZFS cannot be asked, or says something unknown. An error never means "none".
+    fn datasets(&self, pool: &PoolName) -> Result<Vec<Dataset>, ZfsError>;
+
+    /// One dataset; `None` when there is none of that name.
+    ///
+    /// # Errors
+    /// As [`Datasets::datasets`].
+    fn dataset(&self, name: &DatasetName) -> Result<Option<Dataset>, ZfsError>;
+
+    /// The dataset's own snapshots, oldest first (by `createtxg`).
+    ///
+    /// # Errors
+    /// As [`Datasets::datasets`], and when there is no such dataset.
+    fn snapshots(&self, dataset: &DatasetName) -> Result<Vec<Snapshot>, ZfsError>;
+
+    /// The dataset's bookmarks, oldest first.
+    ///
+    /// # Errors
+    /// As [`Datasets::snapshots`].
+    fn bookmarks(&self, dataset: &DatasetName) -> Result<Vec<Bookmark>, ZfsError>;
+
+    /// The holds on these snapshots of the dataset, sorted.
+    ///
+    /// # Errors
+    /// As [`Datasets::snapshots`], and when there is no such snapshot.
+    fn holds(&self, dataset: &DatasetName, labels: &[Label]) -> Result<Vec<Hold>, ZfsError>;
+
+    /// Makes a file system, mounted where its parent's mount point says, and what it lies in.
+    ///
+    /// # Errors
+    /// When there is one, or ZFS refuses.
+    fn create(&self, dataset: &DatasetName) -> Result<(), ZfsError>;
+
+    /// Takes a snapshot of each of these datasets of one pool, all of one instant or none.
+    ///
+    /// # Errors
+    /// When one of them has a snapshot of that label, or ZFS refuses.
+    fn snapshot(&self, datasets: &[DatasetName], label: &Label, properties: &UserProperties) -> Result<(), ZfsError>;
+
+    /// Makes a bookmark of a snapshot, with the same guid.
+    ///
+    /// # Errors
+    /// When there is one of that label, or ZFS refuses.
+    fn bookmark(&self, snapshot: &SnapshotName, label: &Label) -> Result<(), ZfsError>;
+
+    /// Destroys a bookmark. One that is gone already is no error.
+    ///
+    /// # Errors
+    /// When ZFS refuses.
+    fn destroy_bookmark(&self, dataset: &DatasetName, label: &Label) -> Result<(), ZfsError>;
+
+    /// Holds a snapshot under a tag. One that is held by it already is no error.
+    ///
+    /// # Errors
+    /// When there is no such snapshot, or ZFS refuses.
+    fn hold(&self, snapshot: &SnapshotName, tag: &Label) -> Result<(), ZfsError>;
+
+    /// Takes a hold back. One that is not there is no error.
+    ///
+    /// # Errors
+    /// When ZFS refuses.
+    fn release(&self, snapshot: &SnapshotName, tag: &Label) -> Result<(), ZfsError>;
+
+    /// Destroys snapshots of a dataset, all of them or none.
+    ///
+    /// # Errors
+    /// [`Refusal::Busy`] when one is held or has clones; when ZFS refuses otherwise.
+    fn destroy_snapshots(&self, dataset: &DatasetName, labels: &[Label]) -> Result<(), ZfsError>;
+
+    /// Makes a clone of a snapshot, on the same pool, not mounted.
+    ///
+    /// # Errors
+    /// When there is no such snapshot, the target exists, or ZFS refuses.
+    fn clone_snapshot(&self, snapshot: &SnapshotName, target: &DatasetName) -> Result<(), ZfsError>;
+
+    /// Makes a clone the owner of the history it came from.
+    ///
+    /// # Errors
+    /// When it is no clone, or labels clash.
+    fn promote(&self, clone: &DatasetName) -> Result<(), ZfsError>;
+
+    /// Renames a snapshot.
+    ///
+    /// # Errors
+    /// When it is not there, or the new label is taken.
+    fn rename_snapshot(&self, snapshot: &SnapshotName, label: &Label) -> Result<(), ZfsError>;
+
+    /// Destroys a dataset that has neither snapshots nor children.
+    ///
+    /// # Errors
+    /// When it has, or ZFS refuses.
+    fn destroy(&self, dataset: &DatasetName) -> Result<(), ZfsError>;
+
+    /// The bytes that a stream will have, about.
+    ///
+    /// # Errors
+    /// When it cannot be sent.
+    fn send_size(&self, stream: &Stream) -> Result<u64, ZfsError>;
+
+    /// Begins to send.
+    ///
+    /// # Errors
+    /// When the tool cannot be started; whether ZFS refuses is told by [`Sending::finish`].
+    fn send(&self, stream: &Stream) -> Result<Box<dyn Sending>, ZfsError>;
+
+    /// Receives a stream into a dataset, which is not mounted; one that breaks off can be continued with the dataset's
+    /// resume token. Never rolls back: a dataset that was changed since the base is refused.
+    ///
+    /// # Errors
+    /// When the stream does not fit what is there, or breaks off; or ZFS refuses.
+    fn receive(&self, dataset: &DatasetName, stream: &mut dyn Read) -> Result<(), ZfsError>;
+
+    /// Gives up what a receive that broke off has left. Nothing left is no error.
+    ///
+    /// # Errors
+    /// When ZFS refuses.
+    fn abort_receive(&self, dataset: &DatasetName) -> Result<(), ZfsError>;
+}

@@ -1,0 +1,605 @@
+//! Datasets in memory: what property tests write to, snapshot, send and break.
+//!
+//! As ZFS has them, as far as replication can tell: guids that travel with a stream and transaction groups that do not,
+//! holds, bookmarks, clones and their origins, streams that break off and are continued. A file system's content is a
+//! map of paths to bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use siris_host::cmd::CmdError;
+
+use super::types::{Bookmark, Dataset, Guid, Hold, Kind, Label, Snapshot, SnapshotName};
+use super::{Base, Datasets, Refusal, Sending, Stream};
+use crate::types::{DatasetName, PoolName};
+use crate::{UserProperties, ZfsError};
+
+/// What is in a file system: paths and bytes.
+pub type Content = BTreeMap<String, Vec<u8>>;
+
+#[derive(Debug, Clone)]
+struct Snap {
+    label: Label,
+    guid: Guid,
+    createtxg: u64,
+    content: Arc<Content>,
+    holds: BTreeSet<Label>,
+    properties: UserProperties,
+}
+
+#[derive(Debug, Clone)]
+struct Set {
+    guid: Guid,
+    encrypted: bool,
+    content: Content,
+    snaps: Vec<Snap>,
+    bookmarks: Vec<Bookmark>,
+    /// Guid of the snapshot it is a clone of.
+    origin: Option<Guid>,
+    partial: Option<Partial>,
+}
+
+/// What a receive that broke off has left.
+#[derive(Debug, Clone)]
+struct Partial {
+    header: Header,
+    records: Vec<Record>,
+    /// The dataset was made by it, and goes with it.
+    fresh: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Header {
+    to: u64,
+    label: String,
+    from: Option<u64>,
+    /// It begins from the origin of a clone.
+    of_clone: bool,
+    encrypted: bool,
+    /// Records that come before the first one.
+    skipped: usize,
+}
+
+/// A path, and what is there now; nothing where it is gone.
+type Record = (String, Option<Vec<u8>>);
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum Line {
+    Begin(Header),
+    Record(Record),
+    End,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Token {
+    to: u64,
+    from: Option<u64>,
+    received: usize,
+}
+
+#[derive(Debug)]
+struct State {
+    sets: BTreeMap<DatasetName, Set>,
+    pools: BTreeSet<String>,
+    /// What was in each snapshot that ever was: a bookmark outlives its own.
+    past: BTreeMap<Guid, Arc<Content>>,
+    txg: u64,
+    next_guid: u64,
+}
+
+/// Datasets of one machine, in memory.
+#[derive(Debug)]
+pub struct ModelDatasets(Mutex<State>);
+
+fn refuse<T>(why: Refusal, what: impl std::fmt::Display) -> Result<T, ZfsError> {
+    let tail = format!("{what}: {}", why.code());
+    Err(ZfsError::Refused {
+        why,
+        source: CmdError::Failed { command: "model".to_owned(), status: ExitStatus::from_raw(1 << 8), tail },
+    })
+}
+
+impl State {
+    fn guid(&mut self) -> Guid {
+        self.next_guid += 1;
+        Guid::new(self.next_guid)
+    }
+
+    fn txg(&mut self) -> u64 {
+        self.txg += 1;
+        self.txg
+    }
+
+    fn set(&self, name: &DatasetName) -> Result<&Set, ZfsError> {
+        self.sets.get(name).map_or_else(|| refuse(Refusal::Missing, name), Ok)
+    }
+
+    fn set_mut(&mut self, name: &DatasetName) -> Result<&mut Set, ZfsError> {
+        self.sets.get_mut(name).map_or_else(|| refuse(Refusal::Missing, name), Ok)
+    }
+
+    fn snap(&self, name: &SnapshotName) -> Result<&Snap, ZfsError> {
+        let found = self.set(&name.dataset)?.snaps.iter().find(|snap| snap.label == name.label);
+        found.map_or_else(|| refuse(Refusal::Missing, name), Ok)
+    }
+
+    fn snap_mut(&mut self, name: &SnapshotName) -> Result<&mut Snap, ZfsError> {
+        let found = self.set_mut(&name.dataset)?.snaps.iter_mut().find(|snap| snap.label == name.label);
+        found.map_or_else(|| refuse(Refusal::Missing, name), Ok)
+    }
+
+    /// The snapshot with this guid, and where it is.
+    fn by_guid(&self, guid: Guid) -> Option<(&DatasetName, &Set, &Snap)> {
+        self.sets.iter().find_map(|(name, set)| Some((name, set, set.snaps.iter().find(|s| s.guid == guid)?)))
+    }
+
+    fn may_make(&self, name: &DatasetName) -> Result<(), ZfsError> {
+        if self.sets.contains_key(name) {
+            return refuse(Refusal::Exists, name);
+        }
+        let parent = name.as_str().rsplit_once('/').map_or("", |(parent, _)| parent);
+        let there = self.pools.contains(parent) || self.sets.keys().any(|set| set.as_str() == parent);
+        if there { Ok(()) } else { refuse(Refusal::Missing, parent) }
+    }
+
+    fn fresh(&mut self, encrypted: bool) -> Set {
+        let guid = self.guid();
+        Set {
+            guid,
+            encrypted,
+            content: Content::new(),
+            snaps: Vec::new(),
+            bookmarks: Vec::new(),
+            origin: None,
+            partial: None,
+        }
+    }
+
+    fn shown(&self, name: &DatasetName, set: &Set) -> Dataset {
+        let origin = set.origin.and_then(|guid| self.by_guid(guid));
+        let token = set.partial.as_ref().map(|partial| {
+            let token = Token { to: partial.header.to, from: partial.header.from, received: partial.records.len() };
+            // Its own types serialise.
+            serde_json::to_string(&token).unwrap_or_default()
+        });
+        Dataset {
+            name: name.clone(),
+            guid: set.guid,
+            kind: Kind::Filesystem,
+            used: set.content.values().map(|bytes| bytes.len() as u64).sum(),
+            encrypted: set.encrypted,
+            origin: origin.map(|(name, _, snap)| SnapshotName::new(name.clone(), snap.label.clone())),
+            resume_token: token,
+        }
+    }
+
+    /// What a stream consists of.
+    fn stream(&self, stream: &Stream) -> Result<(Header, Vec<Record>), ZfsError> {
+        let (to, from, skipped) = match stream {
+            Stream::Snapshot { snapshot, base, raw } => {
+                let set = self.set(&snapshot.dataset)?;
+                if set.encrypted != *raw {
+                    return refuse(Refusal::Other, "an encrypted dataset travels raw, and no other does");
+                }
+                let from = match base {
+                    Base::Nothing => None,
+                    Base::Snapshot(base) => Some(self.snap(base)?.guid),
+                    Base::Bookmark(label) => {
+                        let found = set.bookmarks.iter().find(|b| b.label == *label);
+                        Some(found.map_or_else(|| refuse(Refusal::Missing, label), Ok)?.guid)
+                    }
+                };
+                (self.snap(snapshot)?.guid, from, 0)
+            }
+            Stream::Rest { token } => {
+                let Ok(token) = serde_json::from_str::<Token>(token) else { return refuse(Refusal::Corrupt, "token") };
+                (Guid::new(token.to), token.from.map(Guid::new), token.received)
+            }
+        };
+        let Some((name, set, snap)) = self.by_guid(to) else { return refuse(Refusal::Missing, to) };
+        let createtxg = |guid: Guid| {
+            let own = set.snaps.iter().find(|s| s.guid == guid).map(|s| s.createtxg);
+            own.or_else(|| set.bookmarks.iter().find(|b| b.guid == guid).map(|b| b.createtxg))
+        };
+        let of_clone = from.is_some() && from == set.origin;
+        let before = match from {
+            None => Content::new(),
+            Some(from) => {
+                if !of_clone && createtxg(from).is_none_or(|txg| txg >= snap.createtxg) {
+                    return refuse(Refusal::NotTheBase, format!("{from} of {name}"));
+                }
+                self.past.get(&from).map(|content| content.as_ref().clone()).unwrap_or_default()
+            }
+        };
+        let header = Header {
+            to: to.as_u64(),
+            label: snap.label.to_string(),
+            from: from.map(Guid::as_u64),
+            of_clone,
+            encrypted: set.encrypted,
+            skipped,
+        };
+        let mut records = differences(&before, &snap.content);
+        if skipped > records.len() {
+            return refuse(Refusal::Corrupt, "token");
+        }
+        Ok((header, records.split_off(skipped)))
+    }
+
+    fn receive(
+        &mut self,
+        name: &DatasetName,
+        mut header: Header,
+        records: Vec<Record>,
+        whole: bool,
+    ) -> Result<(), ZfsError> {
+        let mut before = Vec::new();
+        let mut fresh = false;
+        match self.sets.get_mut(name).map(|set| (set.partial.clone(), set)) {
+            Some((Some(partial), set)) => {
+                let continues = (partial.header.to, partial.header.from) == (header.to, header.from)
+                    && header.skipped == partial.records.len();
+                if !continues {
+                    return refuse(Refusal::Busy, format!("{name}: another receive has left something"));
+                }
+                set.partial = None;
+                (before, fresh) = (partial.records, partial.fresh);
+            }
+            _ if header.skipped > 0 => return refuse(Refusal::Missing, format!("{name}: nothing to continue")),
+            Some((None, set)) => {
+                let newest = set.snaps.last();
+                if header.from.is_none() || header.of_clone || newest.map(|s| s.guid.as_u64()) != header.from {
+                    return refuse(Refusal::NotTheBase, name);
+                }
+                if newest.is_some_and(|snap| *snap.content != set.content) {
+                    return refuse(Refusal::Modified, name);
+                }
+            }
+            None => {
+                if header.from.is_some() {
+                    return refuse(Refusal::NotTheBase, name);
+                }
+                self.may_make(name)?;
+                let set = self.fresh(header.encrypted);
+                self.sets.insert(name.clone(), set);
+                fresh = true;
+            }
+        }
+        before.extend(records);
+        header.skipped = 0;
+        let txg = self.txg();
+        let set = self.set_mut(name)?;
+        if !whole {
+            set.partial = Some(Partial { header, records: before, fresh });
+            return refuse(Refusal::Incomplete, name);
+        }
+        for (path, bytes) in before {
+            match bytes {
+                Some(bytes) => set.content.insert(path, bytes),
+                None => set.content.remove(&path),
+            };
+        }
+        let Ok(label) = header.label.parse() else { return refuse(Refusal::Corrupt, name) };
+        let (guid, content) = (Guid::new(header.to), Arc::new(set.content.clone()));
+        set.snaps.push(Snap {
+            label,
+            guid,
+            createtxg: txg,
+            content: content.clone(),
+            holds: BTreeSet::new(),
+            properties: UserProperties::new(),
+        });
+        self.past.insert(guid, content);
+        Ok(())
+    }
+}
+
+fn differences(before: &Content, now: &Content) -> Vec<Record> {
+    let gone = before.keys().filter(|path| !now.contains_key(*path)).map(|path| (path.clone(), None));
+    let changed = now.iter().filter(|(path, bytes)| before.get(*path) != Some(bytes));
+    gone.chain(changed.map(|(path, bytes)| (path.clone(), Some(bytes.clone())))).collect()
+}
+
+impl ModelDatasets {
+    /// A machine whose guids begin at `seed`, with these pools, empty.
+    pub fn new(seed: u32, pools: &[&str]) -> Self {
+        ModelDatasets(Mutex::new(State {
+            sets: BTreeMap::new(),
+            pools: pools.iter().map(|pool| (*pool).to_owned()).collect(),
+            past: BTreeMap::new(),
+            txg: 100,
+            next_guid: u64::from(seed) << 32,
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes a file, or takes it away.
+    ///
+    /// # Errors
+    /// When there is no such dataset.
+    pub fn write(&self, dataset: &DatasetName, path: &str, bytes: Option<&[u8]>) -> Result<(), ZfsError> {
+        let mut state = self.lock();
+        let content = &mut state.set_mut(dataset)?.content;
+        match bytes {
+            Some(bytes) => content.insert(path.to_owned(), bytes.to_owned()),
+            None => content.remove(path),
+        };
+        Ok(())
+    }
+
+    /// What is in a dataset now.
+    ///
+    /// # Errors
+    /// When there is no such dataset.
+    pub fn content(&self, dataset: &DatasetName) -> Result<Content, ZfsError> {
+        Ok(self.lock().set(dataset)?.content.clone())
+    }
+
+    /// What is in a snapshot.
+    ///
+    /// # Errors
+    /// When there is no such snapshot.
+    pub fn content_at(&self, snapshot: &SnapshotName) -> Result<Content, ZfsError> {
+        Ok(self.lock().snap(snapshot)?.content.as_ref().clone())
+    }
+
+    /// The user properties a snapshot was taken with.
+    ///
+    /// # Errors
+    /// When there is no such snapshot.
+    pub fn properties_at(&self, snapshot: &SnapshotName) -> Result<UserProperties, ZfsError> {
+        Ok(self.lock().snap(snapshot)?.properties.clone())
+    }
+
+    /// As `zfs rollback` to the newest snapshot does.
+    ///
+    /// # Errors
+    /// When there is no such dataset.
+    pub fn roll_back(&self, dataset: &DatasetName) -> Result<(), ZfsError> {
+        let mut state = self.lock();
+        let set = state.set_mut(dataset)?;
+        set.content = set.snaps.last().map(|snap| snap.content.as_ref().clone()).unwrap_or_default();
+        Ok(())
+    }
+}
+
+impl Datasets for ModelDatasets {
+    fn datasets(&self, pool: &PoolName) -> Result<Vec<Dataset>, ZfsError> {
+        let state = self.lock();
+        if !state.pools.contains(pool.as_str()) {
+            return refuse(Refusal::Missing, pool);
+        }
+        let found = state.sets.iter().filter(|(name, _)| name.pool() == pool.as_str());
+        Ok(found.map(|(name, set)| state.shown(name, set)).collect())
+    }
+
+    fn dataset(&self, name: &DatasetName) -> Result<Option<Dataset>, ZfsError> {
+        let state = self.lock();
+        Ok(state.sets.get(name).map(|set| state.shown(name, set)))
+    }
+
+    fn snapshots(&self, dataset: &DatasetName) -> Result<Vec<Snapshot>, ZfsError> {
+        let state = self.lock();
+        let shown = |s: &Snap| Snapshot { label: s.label.clone(), guid: s.guid, createtxg: s.createtxg };
+        Ok(state.set(dataset)?.snaps.iter().map(shown).collect())
+    }
+
+    fn bookmarks(&self, dataset: &DatasetName) -> Result<Vec<Bookmark>, ZfsError> {
+        let mut found = self.lock().set(dataset)?.bookmarks.clone();
+        found.sort_by_key(|bookmark| bookmark.createtxg);
+        Ok(found)
+    }
+
+    fn holds(&self, dataset: &DatasetName, labels: &[Label]) -> Result<Vec<Hold>, ZfsError> {
+        let state = self.lock();
+        let mut holds = Vec::new();
+        for label in labels {
+            let snap = state.snap(&SnapshotName::new(dataset.clone(), label.clone()))?;
+            holds.extend(snap.holds.iter().map(|tag| Hold { label: label.clone(), tag: tag.clone() }));
+        }
+        holds.sort();
+        Ok(holds)
+    }
+
+    fn create(&self, dataset: &DatasetName) -> Result<(), ZfsError> {
+        let mut state = self.lock();
+        if state.sets.contains_key(dataset) {
+            return refuse(Refusal::Exists, dataset);
+        }
+        if !state.pools.contains(dataset.pool()) {
+            return refuse(Refusal::Missing, dataset.pool());
+        }
+        for name in dataset.from_the_top() {
+            let Ok(name) = name.parse::<DatasetName>() else { return refuse(Refusal::Other, name) };
+            if !state.sets.contains_key(&name) {
+                let set = state.fresh(false);
+                state.sets.insert(name, set);
+            }
+        }
+        Ok(())
+    }
+
+    fn snapshot(&self, datasets: &[DatasetName], label: &Label, properties: &UserProperties) -> Result<(), ZfsError> {
+        let mut state = self.lock();
+        for dataset in datasets {
+            if state.set(dataset)?.snaps.iter().any(|snap| snap.label == *label) {
+                return refuse(Refusal::Exists, label);
+            }
+        }
+        let createtxg = state.txg();
+        let mut past = Vec::new();
+        for dataset in datasets {
+            let guid = state.guid();
+            let set = state.set_mut(dataset)?;
+            let content = Arc::new(set.content.clone());
+            past.push((guid, content.clone()));
+            let (label, properties) = (label.clone(), properties.clone());
+            set.snaps.push(Snap { label, guid, createtxg, content, holds: BTreeSet::new(), properties });
+        }
+        state.past.extend(past);
+        Ok(())
+    }
+
+    fn bookmark(&self, snapshot: &SnapshotName, label: &Label) -> Result<(), ZfsError> {
+        let mut state = self.lock();
+        let snap = state.snap(snapshot)?;
+        let made = Bookmark { label: label.clone(), guid: snap.guid, createtxg: snap.createtxg };
+        let set = state.set_mut(&snapshot.dataset)?;
+        if set.bookmarks.iter().any(|bookmark| bookmark.label == *label) {
+            return refuse(Refusal::Exists, label);
+        }
+        set.bookmarks.push(made);
+        Ok(())
+    }
+
+    fn destroy_bookmark(&self, dataset: &DatasetName, label: &Label) -> Result<(), ZfsError> {
+        self.lock().set_mut(dataset)?.bookmarks.retain(|bookmark| bookmark.label != *label);
+        Ok(())
+    }
+
+    fn hold(&self, snapshot: &SnapshotName, tag: &Label) -> Result<(), ZfsError> {
+        self.lock().snap_mut(snapshot)?.holds.insert(tag.clone());
+        Ok(())
+    }
+
+    fn release(&self, snapshot: &SnapshotName, tag: &Label) -> Result<(), ZfsError> {
+        match self.lock().snap_mut(snapshot) {
+            Ok(snap) => {
+                snap.holds.remove(tag);
+                Ok(())
+            }
+            Err(ZfsError::Refused { why: Refusal::Missing, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn destroy_snapshots(&self, dataset: &DatasetName, labels: &[Label]) -> Result<(), ZfsError> {
+        let mut state = self.lock();
+        for label in labels {
+            let snap = state.snap(&SnapshotName::new(dataset.clone(), label.clone()))?;
+            if !snap.holds.is_empty() || state.sets.values().any(|set| set.origin == Some(snap.guid)) {
+                return refuse(Refusal::Busy, label);
+            }
+        }
+        state.set_mut(dataset)?.snaps.retain(|snap| !labels.contains(&snap.label));
+        Ok(())
+    }
+
+    fn clone_snapshot(&self, snapshot: &SnapshotName, target: &DatasetName) -> Result<(), ZfsError> {
+        let mut state = self.lock();
+        let (guid, content) = state.snap(snapshot).map(|snap| (snap.guid, snap.content.clone()))?;
+        let encrypted = state.set(&snapshot.dataset)?.encrypted;
+        state.may_make(target)?;
+        let set = Set { content: content.as_ref().clone(), origin: Some(guid), ..state.fresh(encrypted) };
+        state.sets.insert(target.clone(), set);
+        Ok(())
+    }
+
+    fn promote(&self, clone: &DatasetName) -> Result<(), ZfsError> {
+        let mut state = self.lock();
+        let Some(origin) = state.set(clone)?.origin else { return refuse(Refusal::Other, "not a clone") };
+        let Some(owner) = state.by_guid(origin).map(|(name, _, _)| name.clone()) else {
+            return refuse(Refusal::Missing, origin);
+        };
+        let parent = state.set_mut(&owner)?;
+        let end = parent.snaps.iter().position(|snap| snap.guid == origin).map_or(0, |at| at + 1);
+        let moved: Vec<Snap> = parent.snaps.drain(..end).collect();
+        let above = parent.origin.replace(origin);
+        let set = state.set_mut(clone)?;
+        let clashes = moved.iter().any(|snap| set.snaps.iter().any(|own| own.label == snap.label));
+        if clashes {
+            let parent = state.set_mut(&owner)?;
+            parent.snaps.splice(0..0, moved);
+            parent.origin = above;
+            return refuse(Refusal::Exists, clone);
+        }
+        set.snaps.splice(0..0, moved);
+        set.origin = above;
+        Ok(())
+    }
+
+    fn rename_snapshot(&self, snapshot: &SnapshotName, label: &Label) -> Result<(), ZfsError> {
+        let mut state = self.lock();
+        if state.set(&snapshot.dataset)?.snaps.iter().any(|snap| snap.label == *label) {
+            return refuse(Refusal::Exists, label);
+        }
+        state.snap_mut(snapshot)?.label = label.clone();
+        Ok(())
+    }
+
+    fn destroy(&self, dataset: &DatasetName) -> Result<(), ZfsError> {
+        let mut state = self.lock();
+        let below = format!("{dataset}/");
+        if !state.set(dataset)?.snaps.is_empty() || state.sets.keys().any(|name| name.as_str().starts_with(&below)) {
+            return refuse(Refusal::Busy, dataset);
+        }
+        state.sets.remove(dataset);
+        Ok(())
+    }
+
+    fn send_size(&self, stream: &Stream) -> Result<u64, ZfsError> {
+        let (_, records) = self.lock().stream(stream)?;
+        Ok(records.iter().map(|(path, bytes)| (path.len() + bytes.as_ref().map_or(0, Vec::len)) as u64).sum())
+    }
+
+    fn send(&self, stream: &Stream) -> Result<Box<dyn Sending>, ZfsError> {
+        let (header, records) = self.lock().stream(stream)?;
+        let lines = [Line::Begin(header)].into_iter().chain(records.into_iter().map(Line::Record)).chain([Line::End]);
+        let mut bytes = Vec::new();
+        for line in lines {
+            serde_json::to_writer(&mut bytes, &line).map_err(|error| ZfsError::Stream(error.into()))?;
+            bytes.push(b'\n');
+        }
+        Ok(Box::new(ModelSending(Cursor::new(bytes))))
+    }
+
+    fn receive(&self, dataset: &DatasetName, stream: &mut dyn Read) -> Result<(), ZfsError> {
+        let mut lines = BufReader::new(stream).split(b'\n');
+        // A line that was cut off, or is none, ends the stream; a source that fails does too.
+        let mut next = || lines.next()?.ok().and_then(|line| serde_json::from_slice::<Line>(&line).ok());
+        let Some(Line::Begin(header)) = next() else { return refuse(Refusal::Corrupt, "no stream") };
+        let mut records = Vec::new();
+        loop {
+            match next() {
+                Some(Line::Record(record)) => records.push(record),
+                Some(Line::End) => return self.lock().receive(dataset, header, records, true),
+                Some(Line::Begin(_)) => return refuse(Refusal::Corrupt, "two streams"),
+                None => return self.lock().receive(dataset, header, records, false),
+            }
+        }
+    }
+
+    fn abort_receive(&self, dataset: &DatasetName) -> Result<(), ZfsError> {
+        let mut state = self.lock();
+        let Some(set) = state.sets.get_mut(dataset) else { return Ok(()) };
+        if set.partial.take().is_some_and(|partial| partial.fresh) {
+            state.sets.remove(dataset);
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct ModelSending(Cursor<Vec<u8>>);
+
+impl Read for ModelSending {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Sending for ModelSending {
+    fn finish(self: Box<Self>) -> Result<(), ZfsError> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

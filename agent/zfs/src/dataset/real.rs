@@ -1,0 +1,228 @@
+//! The real ones: the `zfs` tool of this machine.
+
+use std::io::{self, Read};
+
+use siris_host::cmd::{Cmd, CmdError, Running, Tool};
+
+use super::lines;
+use super::types::{Bookmark, Dataset, Hold, Label, Snapshot, SnapshotName};
+use super::{Base, Datasets, Refusal, Sending, Stream};
+use crate::types::{DatasetName, PoolName};
+use crate::{OpenZfs, UserProperties, ZfsError};
+
+fn zfs<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Cmd {
+    Cmd::new(Tool::Zfs).args(arguments)
+}
+
+fn refused(error: CmdError) -> ZfsError {
+    match error {
+        CmdError::Failed { ref tail, .. } => ZfsError::Refused { why: Refusal::of(tail), source: error },
+        other => other.into(),
+    }
+}
+
+fn run(cmd: Cmd) -> Result<(), ZfsError> {
+    cmd.output().map(drop).map_err(refused)
+}
+
+fn read<T>(cmd: Cmd, parse: impl Fn(&str) -> Result<T, lines::LineError>) -> Result<T, ZfsError> {
+    let command = cmd.to_string();
+    let text = cmd.text().map_err(refused)?;
+    parse(&text).map_err(|source| ZfsError::ReadLines { command, source })
+}
+
+/// Those that did what was to be done already.
+fn unless(result: Result<(), ZfsError>, fine: Refusal) -> Result<(), ZfsError> {
+    match result {
+        Err(ZfsError::Refused { why, .. }) if why == fine => Ok(()),
+        other => other,
+    }
+}
+
+fn labelled(dataset: &DatasetName, labels: &[Label]) -> String {
+    let labels: Vec<&str> = labels.iter().map(Label::as_str).collect();
+    format!("{dataset}@{}", labels.join(","))
+}
+
+/// `zfs send` and its arguments but for `-nP`.
+fn send_arguments(stream: &Stream) -> Vec<String> {
+    match stream {
+        Stream::Rest { token } => vec!["-t".to_owned(), token.clone()],
+        Stream::Snapshot { snapshot, base, raw } => {
+            // Large blocks, embedded and compressed ones travel as they are: nothing is inflated to be deflated again.
+            let mut arguments = vec![if *raw { "-w".to_owned() } else { "-Lec".to_owned() }];
+            match base {
+                Base::Nothing => {}
+                Base::Snapshot(base) => arguments.extend(["-i".to_owned(), base.to_string()]),
+                Base::Bookmark(label) => {
+                    arguments.extend(["-i".to_owned(), format!("{}#{label}", snapshot.dataset)]);
+                }
+            }
+            arguments.push(snapshot.to_string());
+            arguments
+        }
+    }
+}
+
+impl Datasets for OpenZfs {
+    fn datasets(&self, pool: &PoolName) -> Result<Vec<Dataset>, ZfsError> {
+        let list = ["list", "-Hp", "-r", "-t", "filesystem,volume", "-s", "name", "-o", lines::DATASET, pool.as_str()];
+        read(zfs(list), lines::datasets)
+    }
+
+    fn dataset(&self, name: &DatasetName) -> Result<Option<Dataset>, ZfsError> {
+        let list = ["list", "-Hp", "-t", "filesystem,volume", "-o", lines::DATASET, name.as_str()];
+        match read(zfs(list), lines::datasets) {
+            Err(ZfsError::Refused { why: Refusal::Missing, .. }) => Ok(None),
+            other => Ok(other?.pop()),
+        }
+    }
+
+    fn snapshots(&self, dataset: &DatasetName) -> Result<Vec<Snapshot>, ZfsError> {
+        let list = ["list", "-Hp", "-d", "1", "-t", "snapshot", "-s", "createtxg", "-o", lines::SNAPSHOT];
+        read(zfs(list).arg(dataset.as_str()), lines::snapshots)
+    }
+
+    fn bookmarks(&self, dataset: &DatasetName) -> Result<Vec<Bookmark>, ZfsError> {
+        let list = ["list", "-Hp", "-d", "1", "-t", "bookmark", "-s", "createtxg", "-o", lines::SNAPSHOT];
+        read(zfs(list).arg(dataset.as_str()), lines::bookmarks)
+    }
+
+    fn holds(&self, dataset: &DatasetName, labels: &[Label]) -> Result<Vec<Hold>, ZfsError> {
+        if labels.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names = labels.iter().map(|label| format!("{dataset}@{label}"));
+        let mut holds = read(zfs(["holds", "-Hp"]).args(names), lines::holds)?;
+        holds.sort();
+        Ok(holds)
+    }
+
+    fn create(&self, dataset: &DatasetName) -> Result<(), ZfsError> {
+        let above: Vec<&str> = dataset.from_the_top().collect();
+        for (n, name) in above.iter().enumerate() {
+            // One by one, not with `-p`, which says that all is well where the dataset is there already.
+            let made = run(zfs(["create", name]));
+            if n + 1 < above.len() { unless(made, Refusal::Exists)? } else { made? }
+        }
+        Ok(())
+    }
+
+    fn snapshot(&self, datasets: &[DatasetName], label: &Label, properties: &UserProperties) -> Result<(), ZfsError> {
+        let mut cmd = zfs(["snapshot"]);
+        for (name, value) in properties {
+            cmd = cmd.arg("-o").arg(format!("{name}={value}"));
+        }
+        run(cmd.args(datasets.iter().map(|dataset| format!("{dataset}@{label}"))))
+    }
+
+    fn bookmark(&self, snapshot: &SnapshotName, label: &Label) -> Result<(), ZfsError> {
+        run(zfs(["bookmark"]).arg(snapshot.to_string()).arg(format!("{}#{label}", snapshot.dataset)))
+    }
+
+    fn destroy_bookmark(&self, dataset: &DatasetName, label: &Label) -> Result<(), ZfsError> {
+        unless(run(zfs(["destroy"]).arg(format!("{dataset}#{label}"))), Refusal::Missing)
+    }
+
+    fn hold(&self, snapshot: &SnapshotName, tag: &Label) -> Result<(), ZfsError> {
+        unless(run(zfs(["hold", "--", tag.as_str()]).arg(snapshot.to_string())), Refusal::Exists)
+    }
+
+    fn release(&self, snapshot: &SnapshotName, tag: &Label) -> Result<(), ZfsError> {
+        unless(run(zfs(["release", "--", tag.as_str()]).arg(snapshot.to_string())), Refusal::Missing)
+    }
+
+    fn destroy_snapshots(&self, dataset: &DatasetName, labels: &[Label]) -> Result<(), ZfsError> {
+        if labels.is_empty() {
+            return Ok(());
+        }
+        run(zfs(["destroy"]).arg(labelled(dataset, labels)))
+    }
+
+    fn clone_snapshot(&self, snapshot: &SnapshotName, target: &DatasetName) -> Result<(), ZfsError> {
+        run(zfs(["clone", "-o", "canmount=noauto"]).arg(snapshot.to_string()).arg(target.as_str()))
+    }
+
+    fn promote(&self, clone: &DatasetName) -> Result<(), ZfsError> {
+        run(zfs(["promote", clone.as_str()]))
+    }
+
+    fn rename_snapshot(&self, snapshot: &SnapshotName, label: &Label) -> Result<(), ZfsError> {
+        run(zfs(["rename"]).arg(snapshot.to_string()).arg(format!("{}@{label}", snapshot.dataset)))
+    }
+
+    fn destroy(&self, dataset: &DatasetName) -> Result<(), ZfsError> {
+        run(zfs(["destroy", dataset.as_str()]))
+    }
+
+    fn send_size(&self, stream: &Stream) -> Result<u64, ZfsError> {
+        read(zfs(["send", "-nP"]).args(send_arguments(stream)), lines::send_size)
+    }
+
+    fn send(&self, stream: &Stream) -> Result<Box<dyn Sending>, ZfsError> {
+        let log = tempfile::NamedTempFile::new().map_err(ZfsError::Stream)?;
+        let mut running = zfs(["send"]).args(send_arguments(stream)).log(log.path()).spawn()?;
+        let output = running.stdout().ok_or_else(|| ZfsError::Stream(io::ErrorKind::BrokenPipe.into()))?;
+        Ok(Box::new(SendProcess { output, running, _log: log }))
+    }
+
+    fn receive(&self, dataset: &DatasetName, stream: &mut dyn Read) -> Result<(), ZfsError> {
+        let log = tempfile::NamedTempFile::new().map_err(ZfsError::Stream)?;
+        let mut running = zfs(["receive", "-s", "-u", dataset.as_str()]).log(log.path()).spawn()?;
+        let mut input = running.stdin().ok_or_else(|| ZfsError::Stream(io::ErrorKind::BrokenPipe.into()))?;
+        let copied = io::copy(stream, &mut input);
+        drop(input);
+        // What the tool says goes before the pipe that it closed; a source that broke off leaves it content, at times.
+        running.wait().map_err(refused)?;
+        copied.map(drop).map_err(ZfsError::Stream)
+    }
+
+    fn abort_receive(&self, dataset: &DatasetName) -> Result<(), ZfsError> {
+        match self.dataset(dataset)? {
+            Some(found) if found.resume_token.is_some() => run(zfs(["receive", "-A", dataset.as_str()])),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// `zfs send`, running.
+#[derive(Debug)]
+struct SendProcess {
+    output: std::process::ChildStdout,
+    running: Running,
+    /// What it says on standard error; lives as long as it does.
+    _log: tempfile::NamedTempFile,
+}
+
+impl Read for SendProcess {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.output.read(buffer)
+    }
+}
+
+impl Sending for SendProcess {
+    fn finish(self: Box<Self>) -> Result<(), ZfsError> {
+        drop(self.output);
+        self.running.wait().map_err(refused)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_of_a_stream() {
+        let snapshot: SnapshotName = "tank/a@2".parse().unwrap();
+        let stream = |base, raw| Stream::Snapshot { snapshot: snapshot.clone(), base, raw };
+        let bookmark = Base::Bookmark("v1".parse().unwrap());
+        for (stream, arguments) in [
+            (stream(Base::Nothing, false), "-Lec tank/a@2"),
+            (stream(Base::Snapshot("tank/a@1".parse().unwrap()), false), "-Lec -i tank/a@1 tank/a@2"),
+            (stream(bookmark, true), "-w -i tank/a#v1 tank/a@2"),
+            (Stream::Rest { token: "1-a-b".to_owned() }, "-t 1-a-b"),
+        ] {
+            assert_eq!(send_arguments(&stream).join(" "), arguments);
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Datasets, snapshots, bookmarks and holds, as ZFS shows them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::types::DatasetName;
+
+/// The guid of a dataset, a snapshot or a bookmark: what stays the same when it is renamed, sent and received.
+/// A bookmark has that of its snapshot. Printed in decimal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Guid(u64);
+
+impl Guid {
+    /// The guid with this number.
+    pub fn new(guid: u64) -> Self {
+        Guid(guid)
+    }
+
+    /// Its number.
+    pub fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Guid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl FromStr for Guid {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Guid)
+    }
+}
+
+/// A text that is no name of a snapshot, a bookmark or a hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is not a name of a snapshot: letters, digits, blanks and _ - : . in up to 254 bytes")]
+pub struct LabelError(String);
+
+/// What follows the `@` of a snapshot or the `#` of a bookmark, and the tag of a hold. It may begin with a dash, as in
+/// ZFS: alone, it is an argument after `--` only.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Label(String);
+
+impl Label {
+    /// The longest one, in bytes. ZFS has 255 for the name as a whole.
+    pub const MAX: usize = 254;
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The recovery point's time in seconds since 1970, where the name is one: digits, as this system names them.
+    pub fn epoch(&self) -> Option<u64> {
+        let canonical = self.0.bytes().all(|b| b.is_ascii_digit()) && !self.0.starts_with('0');
+        canonical.then(|| self.0.parse().ok()).flatten()
+    }
+
+    /// The name of the recovery point of that second.
+    pub fn of_epoch(seconds: u64) -> Self {
+        Label(seconds.to_string())
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl FromStr for Label {
+    type Err = LabelError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "_-:. ".contains(c);
+        if (1..=Label::MAX).contains(&text.len()) && text.chars().all(fits) {
+            Ok(Label(text.to_owned()))
+        } else {
+            Err(LabelError(text.to_owned()))
+        }
+    }
+}
+
+/// A snapshot by its full name, `POOL/DATASET@LABEL`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SnapshotName {
+    /// Its dataset.
+    pub dataset: DatasetName,
+    /// Its own name.
+    pub label: Label,
+}
+
+impl SnapshotName {
+    /// The snapshot of that name.
+    pub fn new(dataset: DatasetName, label: Label) -> Self {
+        SnapshotName { dataset, label }
+    }
+}
+
+impl fmt::Display for SnapshotName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.dataset, self.label)
+    }
+}
+
+/// A text that is not `POOL/DATASET@LABEL`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is not a snapshot's name: POOL/DATASET@NAME")]
+pub struct SnapshotNameError(String);
+
+impl FromStr for SnapshotName {
+    type Err = SnapshotNameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts = text.split_once('@').and_then(|(d, l)| Some(SnapshotName::new(d.parse().ok()?, l.parse().ok()?)));
+        parts.ok_or_else(|| SnapshotNameError(text.to_owned()))
+    }
+}
+
+/// What a dataset is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A file system.
+    Filesystem,
+    /// A block device.
+    Volume,
+}
+
+/// A dataset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dataset {
+    /// Its name.
+    pub name: DatasetName,
+    /// Its guid.
+    pub guid: Guid,
+    /// What it is.
+    pub kind: Kind,
+    /// Bytes it and all below it take, snapshots included.
+    pub used: u64,
+    /// Whether it is encrypted: its streams are raw then.
+    pub encrypted: bool,
+    /// The snapshot it is a clone of.
+    pub origin: Option<SnapshotName>,
+    /// What continues a receive that broke off.
+    pub resume_token: Option<String>,
+}
+
+/// A snapshot of a dataset that is known from the context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its name.
+    pub label: Label,
+    /// Its guid.
+    pub guid: Guid,
+    /// The transaction group that made it: the order of snapshots on this pool, whatever the clock said.
+    pub createtxg: u64,
+}
+
+/// A bookmark of a dataset that is known from the context: a base for an incremental stream that needs no snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bookmark {
+    /// Its name.
+    pub label: Label,
+    /// The guid of the snapshot it stands for.
+    pub guid: Guid,
+    /// The transaction group that made that snapshot.
+    pub createtxg: u64,
+}
+
+/// A hold on a snapshot: it cannot be destroyed while there is one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Hold {
+    /// The snapshot.
+    pub label: Label,
+    /// Who needs it.
+    pub tag: Label,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_canonical_epochs_are_times() {
+        let epoch = |text: &str| text.parse::<Label>().unwrap().epoch();
+        assert_eq!(epoch("1568402268"), Some(1_568_402_268));
+        assert_eq!(Label::of_epoch(1_568_402_268).to_string(), "1568402268");
+        for none in ["01568402268", "1568402268x", "daily-1568402268", "99999999999999999999"] {
+            assert_eq!(epoch(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn a_label_is_no_list_and_no_path() {
+        for bad in ["", "a,b", "a%b", "a/b", "a@b", "a\tb", &"x".repeat(255)] {
+            assert!(bad.parse::<Label>().is_err(), "{bad:?}");
+        }
+        let name: SnapshotName = "tank/home/agents/x@1568402268".parse().unwrap();
+        assert_eq!((name.dataset.as_str(), name.label.as_str()), ("tank/home/agents/x", "1568402268"));
+        assert!("tank/a".parse::<SnapshotName>().is_err());
+    }
+}
