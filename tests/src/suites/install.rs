@@ -271,7 +271,11 @@ fn by_hand(bench: &Bench<'_>) -> Result<()> {
         vm.serial.wait(question, INSTALL).with_context(|| format!("asked for {question}"))?;
         vm.serial.type_text(&format!("{answer}\r"))?;
     }
-    vm.serial.wait("serial number:", Duration::from_secs(120)).context("asked to confirm")?;
+    // A plan that is longer than a screen comes in pages.
+    let question = ["serial number:", "-- more"];
+    while vm.serial.wait_any(&question, Duration::from_secs(120)).context("asked to confirm")? == 1 {
+        vm.serial.type_text("\r")?;
+    }
     vm.serial.type_text("os\r")?;
     vm.serial.wait("proven:", INSTALL).context("install")?;
     let mut machine = vm.cut_power()?;
