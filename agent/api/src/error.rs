@@ -63,6 +63,9 @@ codes! {
     AuthorityUnreachable = "authority-unreachable", Host, "polkit could not be asked.";
     PoolNotFound = "pool-not-found", Input, "No imported pool of that name.";
     PoolsUnreadable = "pools-unreadable", Host, "ZFS could not be asked about its pools.";
+    DatasetNotFound = "dataset-not-found", Input, "No dataset of an asset by that name.";
+    DatasetsUnreadable = "datasets-unreadable", Host, "ZFS could not be asked about datasets or snapshots.";
+    SnapshotFailed = "snapshot-failed", Host, "No recovery point could be taken.";
     SlotsUnreadable = "slots-unreadable", Host, "The state of the slots could not be read.";
     UpgradeBusy = "upgrade-busy", Environment, "An upgrade is being installed.";
     UpgradeIdle = "upgrade-idle", Input, "No upgrade is being installed.";

@@ -11,8 +11,11 @@ mod wire;
 
 pub use error::{Class, ErrorCode, code_of, message_of};
 pub use names::{
-    BUS_NAME, CONFIGURE_ACTION, MANAGER_INTERFACE, POOL_INTERFACE, POOLS_PATH, REFRESH_ACTION, ROOT_PATH,
-    SUPPORT_ACTION, UPGRADE_ACTION, UPGRADE_INTERFACE, UPGRADE_PATH, pool_path,
+    BUS_NAME, CONFIGURE_ACTION, DATASET_ACTION, DATASET_INTERFACE, DATASETS_PATH, MANAGER_INTERFACE, POOL_INTERFACE,
+    POOLS_PATH, REFRESH_ACTION, ROOT_PATH, SUPPORT_ACTION, UPGRADE_ACTION, UPGRADE_INTERFACE, UPGRADE_PATH,
+    dataset_path, pool_path,
 };
-pub use proxy::{ManagerProxy, PoolProxy, UpgradeProxy};
-pub use wire::{ConfigMap, ExpectedPool, Health, HealthReason, Options, PoolMember, SlotStatus, UnknownHealth};
+pub use proxy::{DatasetProxy, ManagerProxy, PoolProxy, UpgradeProxy};
+pub use wire::{
+    ConfigMap, ExpectedPool, Health, HealthReason, Options, PoolMember, SlotStatus, SnapshotRow, UnknownHealth,
+};

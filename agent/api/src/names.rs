@@ -9,10 +9,15 @@ pub const POOLS_PATH: &str = "/org/siris/Agent1/pools";
 /// The upgrade object.
 pub const UPGRADE_PATH: &str = "/org/siris/Agent1/upgrade";
 
+/// Parent of the objects of assets' datasets.
+pub const DATASETS_PATH: &str = "/org/siris/Agent1/datasets";
+
 /// Interface of the root object.
 pub const MANAGER_INTERFACE: &str = "org.siris.Agent1.Manager";
 /// Interface of a pool.
 pub const POOL_INTERFACE: &str = "org.siris.Agent1.Pool";
+/// Interface of an asset's dataset.
+pub const DATASET_INTERFACE: &str = "org.siris.Agent1.Dataset";
 /// Interface of the upgrade object.
 pub const UPGRADE_INTERFACE: &str = "org.siris.Agent1.Upgrade";
 
@@ -20,6 +25,8 @@ pub const UPGRADE_INTERFACE: &str = "org.siris.Agent1.Upgrade";
 pub const CONFIGURE_ACTION: &str = "org.siris.agent1.configure";
 /// polkit action: have the agent look at the pools again.
 pub const REFRESH_ACTION: &str = "org.siris.agent1.refresh";
+/// polkit action: take recovery points.
+pub const DATASET_ACTION: &str = "org.siris.agent1.dataset";
 /// polkit action: collect a support bundle.
 pub const SUPPORT_ACTION: &str = "org.siris.agent1.support";
 
@@ -29,4 +36,9 @@ pub const UPGRADE_ACTION: &str = "org.siris.agent1.upgrade";
 /// The object of the pool with this guid, the same for as long as the pool exists.
 pub fn pool_path(guid: u64) -> String {
     format!("{POOLS_PATH}/{guid}")
+}
+
+/// The object of the dataset with this guid, the same for as long as the dataset exists.
+pub fn dataset_path(guid: u64) -> String {
+    format!("{DATASETS_PATH}/{guid}")
 }

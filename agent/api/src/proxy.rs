@@ -2,7 +2,7 @@
 
 use zbus::{OwnedObjectPath, OwnedVariant};
 
-use crate::wire::{ConfigMap, ExpectedPool, HealthReason, Options, PoolMember, SlotStatus};
+use crate::wire::{ConfigMap, ExpectedPool, HealthReason, Options, PoolMember, SlotStatus, SnapshotRow};
 
 /// `org.siris.Agent1.Manager`.
 #[zbus::proxy(
@@ -41,6 +41,8 @@ pub trait Manager {
 
     /// The object of the imported pool of that name.
     fn find_pool(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
+    /// The object of an asset's dataset, by the dataset's name or the asset's UUID.
+    fn find_dataset(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     /// Has the agent look at the pools; returns when what it saw is on the bus.
     fn refresh_pools(&self, options: Options<'_>) -> zbus::Result<()>;
     /// Gives up an expected pool that is not imported.
@@ -85,6 +87,35 @@ pub trait Pool {
     /// Leaves of the vdev tree.
     #[zbus(property)]
     fn members(&self) -> zbus::Result<Vec<PoolMember>>;
+}
+
+/// `org.siris.Agent1.Dataset`.
+#[zbus::proxy(interface = "org.siris.Agent1.Dataset", default_service = "org.siris.Agent1", assume_defaults = false)]
+pub trait Dataset {
+    /// `POOL/PATH`.
+    #[zbus(property)]
+    fn name(&self) -> zbus::Result<String>;
+    /// Dataset guid.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn guid(&self) -> zbus::Result<u64>;
+    /// UUID of the asset whose backups it holds.
+    #[zbus(property)]
+    fn asset(&self) -> zbus::Result<String>;
+    /// Bytes it takes, snapshots included, when the agent last looked.
+    #[zbus(property)]
+    fn used(&self) -> zbus::Result<u64>;
+    /// Its snapshots.
+    #[zbus(property)]
+    fn snapshot_count(&self) -> zbus::Result<u64>;
+    /// The name of the newest one; empty when there are none.
+    #[zbus(property)]
+    fn newest_snapshot(&self) -> zbus::Result<String>;
+
+    /// Snapshots made after the transaction group `after` (0: from the first on), oldest first, at most `limit`.
+    fn list_snapshots(&self, after: u64, limit: u32, options: Options<'_>) -> zbus::Result<Vec<SnapshotRow>>;
+    /// Takes a recovery point of it and all that lies in it; returns its name.
+    #[zbus(allow_interactive_auth)]
+    fn snapshot(&self, options: Options<'_>) -> zbus::Result<String>;
 }
 
 /// `org.siris.Agent1.Upgrade`.

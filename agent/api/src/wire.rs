@@ -105,6 +105,17 @@ pub struct PoolMember {
     pub checksum_errors: u64,
 }
 
+/// One snapshot: `(stt)`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
+pub struct SnapshotRow {
+    /// What follows the `@`; a recovery point's is its time, in seconds since 1970.
+    pub name: String,
+    /// Its guid.
+    pub guid: u64,
+    /// The transaction group that made it: the order of the snapshots.
+    pub createtxg: u64,
+}
+
 /// One slot: its name and what is known of it, `(sa{sv})`. Keys: `state`, `tries`, `booted`, `version`, `error`.
 #[derive(Debug, Serialize, Deserialize, Type)]
 pub struct SlotStatus {

@@ -67,6 +67,12 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Shows the datasets of protected machines, and takes recovery points.
+    Dataset {
+        /// What to do.
+        #[command(subcommand)]
+        command: DatasetCommand,
+    },
     /// Collects journal, versions and states, without secrets, into a tar.gz.
     SupportBundle {
         /// Where to; `-` is standard output. Default: a name made of device and time, here.
@@ -112,6 +118,30 @@ pub enum Awaited {
     Usable,
     /// The boot is over, whatever came of it.
     Started,
+}
+
+/// Commands on the datasets of assets. A dataset is named as ZFS does, POOL/PATH, or by its asset's UUID.
+#[derive(Debug, Subcommand)]
+pub enum DatasetCommand {
+    /// Lists them.
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Lists the snapshots of one, oldest first.
+    Points {
+        /// The dataset.
+        dataset: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Takes a recovery point, and prints its name.
+    Snapshot {
+        /// The dataset.
+        dataset: String,
+    },
 }
 
 /// Commands on the configuration.

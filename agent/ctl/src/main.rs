@@ -6,6 +6,7 @@
 mod cli;
 mod config;
 mod connect;
+mod dataset;
 mod docs;
 mod failure;
 mod pools;
@@ -50,6 +51,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Status { json } => status::status(&connection, json).await,
         Command::Config { command } => config::run(&connection, command).await,
         Command::Pools { command, json } => pools::run(&connection, command, json).await,
+        Command::Dataset { command } => dataset::run(&connection, command).await,
         Command::SupportBundle { output } => support::bundle(&connection, output).await,
         Command::Receipt => support::receipt(&connection).await,
         Command::Wait { timeout, health } => wait::wait(&connection, health, timeout).await,

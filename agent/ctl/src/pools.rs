@@ -74,13 +74,15 @@ pub async fn ask(connection: &Connection) -> Result<Vec<PoolView>, Failure> {
     Ok(pools)
 }
 
+/// A property of an object, as the ObjectManager gave it.
+pub fn take<T: TryFrom<OwnedVariant>>(properties: &mut HashMap<String, OwnedVariant>, key: &str) -> Result<T, Failure> {
+    let value = properties.remove(key).and_then(|v| T::try_from(v).ok());
+    value.ok_or_else(|| {
+        Failure::unreachable(format!("the agent's object has no {key}: agent and sirisctl are of different releases"))
+    })
+}
+
 fn view(mut properties: HashMap<String, OwnedVariant>) -> Result<PoolView, Failure> {
-    fn take<T: TryFrom<OwnedVariant>>(properties: &mut HashMap<String, OwnedVariant>, key: &str) -> Result<T, Failure> {
-        let value = properties.remove(key).and_then(|v| T::try_from(v).ok());
-        value.ok_or_else(|| {
-            Failure::unreachable(format!("the agent's pool has no {key}: agent and sirisctl are of different releases"))
-        })
-    }
     let members: Vec<PoolMember> = take(&mut properties, "Members")?;
     let member = |m: PoolMember| MemberView {
         name: m.name,

@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use siris_zfs::{Pool, PoolGuid, Zfs};
+use siris_zfs::{Guid, Pool, PoolGuid, Zfs, ZfsError};
 
 use crate::config::BoxConfig;
+use crate::datasets::{self, AssetDataset};
 use crate::health::{self, ExpectedFact, Facts, ImportFact, UnitFact, Verdict};
 use crate::identity::{self, OsRelease};
 use crate::observe::{self, BootedSlot};
@@ -31,6 +32,8 @@ pub struct Shown {
     pub expected: BTreeMap<PoolGuid, ExpectedFact>,
     /// Imported pools.
     pub pools: BTreeMap<PoolGuid, Pool>,
+    /// Datasets of assets.
+    pub datasets: BTreeMap<Guid, AssetDataset>,
 }
 
 struct State {
@@ -68,6 +71,17 @@ pub struct PoolChanges {
     pub removed: Vec<PoolGuid>,
 }
 
+/// What one look at the datasets changed.
+#[derive(Debug, Clone, Default)]
+pub struct DatasetChanges {
+    /// Not seen before.
+    pub added: Vec<Guid>,
+    /// Those that differ: old and new.
+    pub changed: Vec<(AssetDataset, AssetDataset)>,
+    /// Gone.
+    pub removed: Vec<Guid>,
+}
+
 impl Agent {
     /// Reads what does not change while the agent runs. Faults become facts, not errors: an agent that does not
     /// start can tell nobody why.
@@ -96,6 +110,7 @@ impl Agent {
             verdict: Verdict::unknown(),
             expected: BTreeMap::new(),
             pools: BTreeMap::new(),
+            datasets: BTreeMap::new(),
         };
         let agent = Agent {
             os: identity::os_release(&root),
@@ -124,6 +139,32 @@ impl Agent {
     /// One pool, as last seen.
     pub fn pool(&self, guid: PoolGuid) -> Option<Pool> {
         self.lock().shown.pools.get(&guid).cloned()
+    }
+
+    /// One dataset, as last seen.
+    pub fn dataset(&self, guid: Guid) -> Option<AssetDataset> {
+        self.lock().shown.datasets.get(&guid).cloned()
+    }
+
+    /// Asks ZFS for the datasets of assets. Blocks. What was seen before stays when ZFS does not answer.
+    ///
+    /// # Errors
+    /// When ZFS cannot be asked, or says something unknown.
+    pub fn look_at_datasets(&self) -> Result<DatasetChanges, ZfsError> {
+        let pools: Vec<_> = self.lock().shown.pools.values().map(|pool| pool.name.clone()).collect();
+        let seen = datasets::look(self.zfs.sets(), &pools)?;
+        let before = std::mem::replace(&mut self.lock().shown.datasets, seen.clone());
+        let mut changes = DatasetChanges::default();
+        for (guid, now) in seen {
+            match before.get(&guid) {
+                None => changes.added.push(guid),
+                Some(old) if *old != now => changes.changed.push((old.clone(), now)),
+                Some(_) => {}
+            }
+        }
+        let shown = &self.lock().shown.datasets;
+        changes.removed = before.into_keys().filter(|guid| !shown.contains_key(guid)).collect();
+        Ok(changes)
     }
 
     /// Why the pools could not be looked at, last time.

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod bus;
 pub mod checks;
 pub mod config;
+pub mod datasets;
 pub mod escrow;
 pub mod gate;
 pub mod health;

@@ -26,7 +26,7 @@ const PERIOD: Duration = Duration::from_secs(30);
 pub async fn serve(connection: Connection, root: Root, zfs: Arc<dyn Zfs>, authority: Authority) -> anyhow::Result<()> {
     let notifier = Notifier::from_environment()?;
     let agent = Arc::new(tokio::task::spawn_blocking(move || Agent::load(root, zfs)).await?);
-    let publisher = Publisher::new(connection.clone(), agent.clone());
+    let publisher = Publisher::new(connection.clone(), agent.clone(), authority);
     let watches = watch_units(&connection, &agent).await;
     bus::serve(&connection, agent.clone(), publisher.clone(), authority).await?;
     for (unit, watch) in watches {

@@ -14,8 +14,10 @@ use siris_agent::bus::Authority;
 use siris_agent::gate::{GateError, Patience, gate};
 use siris_agent::pools::import::import_pools;
 use siris_agent::pools::memory;
-use siris_api::{BUS_NAME, ErrorCode, Health, ManagerProxy, PoolProxy, ROOT_PATH, UpgradeProxy, code_of, pool_path};
-use siris_zfs::{PoolState, Zfs};
+use siris_api::{
+    BUS_NAME, DatasetProxy, ErrorCode, Health, ManagerProxy, PoolProxy, ROOT_PATH, UpgradeProxy, code_of, pool_path,
+};
+use siris_zfs::{DatasetName, Datasets, PoolState, Zfs};
 use zbus::fdo::ObjectManagerProxy;
 use zbus::proxy::CacheProperties;
 use zbus::{Connection, OwnedVariant, Variant};
@@ -98,6 +100,43 @@ async fn pools_come_change_and_go_with_their_signals() {
     assert!(gone.contains(&pool_path(2)) && gone.contains(&pool_path(there.as_u64())));
     assert!(manager.expected_pools().await.unwrap().is_empty());
     assert_eq!(manager.health().await.unwrap(), "healthy");
+}
+
+#[tokio::test]
+async fn datasets_of_assets_are_shown_and_take_recovery_points() {
+    const ASSET: &str = "0b2c7f3e-8a44-4f0e-9c57-1f1f2b1a6d55";
+    let Some(builder) = Machine::prepare() else { return };
+    builder.zfs.create(1, "tank");
+    let mut agent = builder.boot(Authority::Fixed(true)).await;
+    let manager = manager(&agent.client).await;
+    assert_eq!(code(manager.find_dataset(ASSET).await), Some(ErrorCode::DatasetNotFound));
+
+    let name: DatasetName = format!("tank/home/agents/{ASSET}").parse().unwrap();
+    agent.zfs.sets.create(&name).unwrap();
+    manager.refresh_pools(NO_OPTIONS()).await.unwrap();
+    let path = manager.find_dataset(ASSET).await.unwrap();
+    assert_eq!(manager.find_dataset(name.as_str()).await.unwrap(), path);
+    let dataset = DatasetProxy::builder(&agent.client).path(path.clone()).build().await.unwrap();
+    assert_eq!((dataset.name().await.unwrap(), dataset.asset().await.unwrap()), (name.to_string(), ASSET.to_owned()));
+    assert_eq!(dataset.newest_snapshot().await.unwrap(), "");
+
+    let mut counts = dataset.receive_snapshot_count_changed().await;
+    assert_eq!(counts.next().await.unwrap().get().await.unwrap(), 0);
+    let points = [dataset.snapshot(NO_OPTIONS()).await.unwrap(), dataset.snapshot(NO_OPTIONS()).await.unwrap()];
+    assert!(points[0] < points[1], "{points:?}");
+    while counts.next().await.unwrap().get().await.unwrap() != 2 {}
+    let rows = dataset.list_snapshots(0, 10, NO_OPTIONS()).await.unwrap();
+    assert_eq!(rows.iter().map(|row| &row.name).collect::<Vec<_>>(), points.iter().collect::<Vec<_>>());
+    let second = dataset.list_snapshots(rows[0].createtxg, 10, NO_OPTIONS()).await.unwrap();
+    assert_eq!(second, rows[1..]);
+    assert_eq!(dataset.list_snapshots(0, 1, NO_OPTIONS()).await.unwrap(), rows[..1]);
+
+    // Whoever may not change things may look.
+    agent.stop().await;
+    agent.start(Authority::Fixed(false)).await;
+    let dataset = DatasetProxy::builder(&agent.client).path(path).build().await.unwrap();
+    assert_eq!(code(dataset.snapshot(NO_OPTIONS()).await), Some(ErrorCode::NotAuthorized));
+    assert_eq!(dataset.list_snapshots(0, 10, NO_OPTIONS()).await.unwrap().len(), 2);
 }
 
 #[tokio::test]

@@ -4,7 +4,8 @@ mod private_bus;
 
 use private_bus::{Machine, repository};
 use siris_agent::bus::Authority;
-use siris_api::{BUS_NAME, ROOT_PATH, UPGRADE_PATH, pool_path};
+use siris_api::{BUS_NAME, ROOT_PATH, UPGRADE_PATH, dataset_path, pool_path};
+use siris_zfs::Datasets;
 use zbus::fdo::IntrospectableProxy;
 
 /// Without comments and blanks between elements: what is left is the interface.
@@ -27,11 +28,15 @@ fn interface<'a>(xml: &'a str, name: &str) -> &'a str {
 async fn the_xml_files_say_what_the_agent_serves() {
     let Some(builder) = Machine::prepare() else { return };
     let guid = builder.zfs.create(42, "tank").as_u64();
+    let dataset = "tank/home/agents/0b2c7f3e-8a44-4f0e-9c57-1f1f2b1a6d55".parse().unwrap();
+    builder.zfs.sets.create(&dataset).unwrap();
+    let dataset = builder.zfs.sets.dataset(&dataset).unwrap().unwrap().guid.as_u64();
     let agent = builder.boot(Authority::Fixed(true)).await;
     let objects = [
         ("org.siris.Agent1.Manager", ROOT_PATH.to_owned()),
         ("org.siris.Agent1.Upgrade", UPGRADE_PATH.to_owned()),
         ("org.siris.Agent1.Pool", pool_path(guid)),
+        ("org.siris.Agent1.Dataset", dataset_path(dataset)),
     ];
     for (name, path) in objects {
         let proxy = IntrospectableProxy::builder(&agent.client).destination(BUS_NAME).path(path).build().await.unwrap();

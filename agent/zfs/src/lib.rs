@@ -15,8 +15,8 @@ mod status_json;
 mod types;
 
 pub use dataset::{
-    Base, Bookmark, Content, Dataset, Datasets, Guid, Hold, Kind, Label, LabelError, LineError, ModelDatasets, Refusal,
-    Sending, Snapshot, SnapshotName, SnapshotNameError, Stream,
+    Base, Bookmark, Content, Dataset, Datasets, Guid, Hold, Kind, Label, LabelError, LineError, ModelDatasets, Newest,
+    Refusal, Sending, Snapshot, SnapshotName, SnapshotNameError, Stream,
 };
 pub use import_text::ImportTextError;
 pub use model::{Model, ModelPool};
@@ -143,4 +143,7 @@ pub trait Zfs: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// When it is not imported or busy.
     fn export(&self, name: &PoolName) -> Result<(), ZfsError>;
+
+    /// What is in the pools.
+    fn sets(&self) -> &dyn Datasets;
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::types::{DatasetName, ImportablePool, Member, Pool, PoolGuid, PoolName, PoolState};
-use crate::{UserProperties, Zfs, ZfsError};
+use crate::{Datasets, ModelDatasets, UserProperties, Zfs, ZfsError};
 
 /// A pool of the model, imported or not.
 #[derive(Debug, Clone)]
@@ -22,10 +22,12 @@ pub struct ModelPool {
 }
 
 /// ZFS in memory. Clones of an `Arc<Model>` see the same pools.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Model {
     pools: Mutex<BTreeMap<PoolGuid, ModelPool>>,
     broken: Mutex<bool>,
+    /// What is in the pools.
+    pub sets: ModelDatasets,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -35,7 +37,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Model {
     /// A machine without pools.
     pub fn new() -> Self {
-        Model::default()
+        Model { pools: Mutex::default(), broken: Mutex::default(), sets: ModelDatasets::new(1, &[]) }
     }
 
     /// Makes a pool of one mirror, imported, as `zpool create` does.
@@ -63,6 +65,7 @@ impl Model {
             errors: 0,
             members: vec![member("one"), member("two")],
         };
+        self.sets.set_pool(pool.name.as_str(), true);
         lock(&self.pools).insert(
             guid,
             ModelPool { pool, imported: true, hidden: false, features: Vec::new(), datasets: BTreeMap::new() },
@@ -72,7 +75,9 @@ impl Model {
 
     /// Destroys a pool.
     pub fn destroy(&self, guid: PoolGuid) {
-        lock(&self.pools).remove(&guid);
+        if let Some(gone) = lock(&self.pools).remove(&guid) {
+            self.sets.set_pool(gone.pool.name.as_str(), false);
+        }
     }
 
     /// Changes a pool in place.
@@ -137,6 +142,7 @@ impl Zfs for Model {
         self.works()?;
         match lock(&self.pools).get_mut(&guid) {
             Some(pool) if !pool.imported && !pool.hidden => {
+                self.sets.set_pool(pool.pool.name.as_str(), true);
                 pool.imported = true;
                 Ok(())
             }
@@ -163,10 +169,21 @@ impl Zfs for Model {
         let mut pools = lock(&self.pools);
         match pools.values_mut().find(|p| p.imported && p.pool.name == *name) {
             Some(pool) => {
+                self.sets.set_pool(name.as_str(), false);
                 pool.imported = false;
                 Ok(())
             }
             None => Err(ZfsError::NotFound(PoolGuid::new(0))),
         }
+    }
+
+    fn sets(&self) -> &dyn Datasets {
+        &self.sets
+    }
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Model::new()
     }
 }

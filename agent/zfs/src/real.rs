@@ -3,7 +3,7 @@
 use siris_host::cmd::{Cmd, Tool};
 
 use crate::types::{DatasetName, ImportablePool, Pool, PoolGuid, PoolName};
-use crate::{UserProperties, Zfs, ZfsError, import_text, status_json};
+use crate::{Datasets, UserProperties, Zfs, ZfsError, import_text, status_json};
 
 /// Where mount points of imported pools lie: below this, and the pool's name. An old pool may carry `mountpoint=/`.
 pub const IMPORT_ROOT: &str = "/srv/pools";
@@ -117,6 +117,10 @@ impl Zfs for OpenZfs {
     fn export(&self, name: &PoolName) -> Result<(), ZfsError> {
         zpool(&["export", name.as_str()]).output()?;
         Ok(())
+    }
+
+    fn sets(&self) -> &dyn Datasets {
+        self
     }
 }
 

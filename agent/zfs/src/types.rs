@@ -95,6 +95,11 @@ impl DatasetName {
         self.0.split('/').next().unwrap_or_default()
     }
 
+    /// The name of that pool.
+    pub fn pool_name(&self) -> PoolName {
+        PoolName(self.pool().to_owned())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

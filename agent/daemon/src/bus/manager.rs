@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use siris_api::{
-    CONFIGURE_ACTION, ConfigMap, ErrorCode, ExpectedPool, HealthReason, REFRESH_ACTION, SUPPORT_ACTION, pool_path,
+    CONFIGURE_ACTION, ConfigMap, ErrorCode, ExpectedPool, HealthReason, REFRESH_ACTION, SUPPORT_ACTION, dataset_path,
+    pool_path,
 };
 use siris_zfs::PoolGuid;
 use zbus::message::Header;
@@ -14,6 +15,7 @@ use crate::bus::options::{Options, flag, only};
 use crate::bus::publish::{expected, reasons};
 use crate::bus::{Authority, Failure, Publisher};
 use crate::config::{BoxConfig, ConfigValue, Key};
+use crate::datasets::AssetDataset;
 use crate::root::{RECEIPT, Root};
 use crate::{observe, support};
 
@@ -162,6 +164,22 @@ impl ManagerObject {
             .ok_or_else(|| Failure::new(ErrorCode::PoolNotFound, format!("no imported pool is named \"{name}\"")))?
             .guid;
         OwnedObjectPath::try_from(pool_path(guid.as_u64()))
+            .map_err(|e| Failure::new(ErrorCode::Internal, e.to_string()))
+    }
+
+    #[zbus(out_args("dataset"))]
+    async fn find_dataset(&self, name: &str) -> Result<OwnedObjectPath, Failure> {
+        let datasets = self.agent.shown().datasets;
+        let named = |d: &&AssetDataset| d.dataset.name.as_str() == name || d.asset.to_string() == name;
+        let mut found = datasets.values().filter(named);
+        let absent = || Failure::new(ErrorCode::DatasetNotFound, format!("no asset's dataset is named \"{name}\""));
+        let guid = found.next().ok_or_else(absent)?.dataset.guid;
+        if let Some(other) = found.next() {
+            let text =
+                format!("\"{name}\" is on more than one pool ({} too): give the dataset's name", other.dataset.name);
+            return Err(Failure::new(ErrorCode::DatasetNotFound, text));
+        }
+        OwnedObjectPath::try_from(dataset_path(guid.as_u64()))
             .map_err(|e| Failure::new(ErrorCode::Internal, e.to_string()))
     }
 

@@ -4,6 +4,7 @@
 //! Never: decides anything; blocks the bus's thread (what blocks runs on a thread of its own).
 
 mod authority;
+mod dataset;
 mod failure;
 mod launch;
 mod manager;

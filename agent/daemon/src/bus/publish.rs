@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use siris_api::{ExpectedPool, HealthReason, MANAGER_INTERFACE, POOL_INTERFACE, ROOT_PATH, pool_path};
+use siris_api::{
+    DATASET_INTERFACE, ExpectedPool, HealthReason, MANAGER_INTERFACE, POOL_INTERFACE, ROOT_PATH, dataset_path,
+    pool_path,
+};
 use siris_zfs::Pool;
 use tokio::sync::Mutex;
 use zbus::fdo::Properties;
@@ -14,13 +17,17 @@ use zbus::object_server::SignalEmitter;
 use zbus::{Connection, Variant};
 
 use crate::agent::{Agent, PoolChanges, Shown};
+use crate::bus::Authority;
+use crate::bus::dataset::{DatasetObject, count, newest};
 use crate::bus::pool::{PoolObject, members};
+use crate::datasets::AssetDataset;
 
 /// Emits signals, adds and removes pool objects. Clones share their turn.
 #[derive(Clone)]
 pub struct Publisher {
     connection: Connection,
     agent: Arc<Agent>,
+    authority: Authority,
     turns: Arc<Turns>,
 }
 
@@ -37,8 +44,8 @@ const AGAIN: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(4), Du
 
 impl Publisher {
     /// A publisher for this agent on this connection.
-    pub fn new(connection: Connection, agent: Arc<Agent>) -> Self {
-        Publisher { connection, agent, turns: Arc::default() }
+    pub fn new(connection: Connection, agent: Arc<Agent>, authority: Authority) -> Self {
+        Publisher { connection, agent, authority, turns: Arc::default() }
     }
 
     /// Judges the facts and tells the bus when the verdict is another one.
@@ -79,6 +86,7 @@ impl Publisher {
         *done = turn;
         // The task does not panic, and is not cancelled while the runtime runs.
         self.publish_pools(changes.unwrap_or_default()).await?;
+        self.refresh_datasets().await?;
         let shown = self.agent.shown();
         let now = expected(&shown);
         if now != before {
@@ -86,6 +94,37 @@ impl Publisher {
             self.changed(ROOT_PATH, MANAGER_INTERFACE, changed).await?;
         }
         self.publish_health().await
+    }
+
+    /// Has the agent look at the datasets of assets, and tells the bus. Where ZFS does not answer, the bus shows on what
+    /// it showed.
+    ///
+    /// # Errors
+    /// When the bus does not take the signals.
+    pub async fn refresh_datasets(&self) -> zbus::Result<()> {
+        let agent = self.agent.clone();
+        let changes = match tokio::task::spawn_blocking(move || agent.look_at_datasets()).await {
+            Ok(Ok(changes)) => changes,
+            Ok(Err(error)) => {
+                eprintln!("cannot look at the datasets: {}", crate::chain(&error));
+                return Ok(());
+            }
+            // The task does not panic, and is not cancelled while the runtime runs.
+            Err(_) => return Ok(()),
+        };
+        let server = self.connection.object_server();
+        for guid in changes.removed {
+            server.remove::<DatasetObject, _>(dataset_path(guid.as_u64())).await?;
+        }
+        for guid in changes.added {
+            let object = DatasetObject::new(self.agent.clone(), self.clone(), self.authority, guid);
+            server.at(dataset_path(guid.as_u64()), object).await?;
+        }
+        for (old, new) in changes.changed {
+            let path = dataset_path(new.dataset.guid.as_u64());
+            self.changed(&path, DATASET_INTERFACE, dataset_differences(&old, &new)).await?;
+        }
+        Ok(())
     }
 
     /// Like [`Publisher::refresh_pools`], and looks again a little later: an event of ZFS may come before what it tells
@@ -156,6 +195,24 @@ pub fn expected(shown: &Shown) -> Vec<ExpectedPool> {
         .iter()
         .map(|(guid, pool)| ExpectedPool { guid: guid.as_u64(), name: pool.name.to_string() })
         .collect()
+}
+
+fn dataset_differences<'a>(old: &AssetDataset, new: &'a AssetDataset) -> HashMap<&'static str, Variant<'a>> {
+    let mut changed = HashMap::new();
+    if old.dataset.name != new.dataset.name {
+        changed.insert("Name", Variant::from(new.dataset.name.as_str()));
+    }
+    if old.asset != new.asset {
+        changed.insert("Asset", Variant::from(new.asset.to_string()));
+    }
+    if old.dataset.used != new.dataset.used {
+        changed.insert("Used", Variant::from(new.dataset.used));
+    }
+    if old.newest != new.newest {
+        changed.insert("SnapshotCount", Variant::from(count(new)));
+        changed.insert("NewestSnapshot", Variant::from(newest(new)));
+    }
+    changed
 }
 
 fn differences<'a>(old: &Pool, new: &'a Pool) -> HashMap<&'static str, Variant<'a>> {

@@ -1,12 +1,27 @@
 //! Parsers of what `zfs list -Hp`, `zfs holds -Hp` and `zfs send -nP` print: one row a line, fields parted by tabs, `-`
 //! for what is not there. A row that cannot be read is an error: one that is left out would be taken for destroyed.
 
-use crate::dataset::types::{Bookmark, Dataset, Guid, Hold, Kind, Label, Snapshot};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use crate::dataset::types::{Bookmark, Dataset, Guid, Hold, Kind, Label, Newest, Snapshot};
+use crate::types::DatasetName;
 
 /// A row that is not what was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown row \"{0}\"")]
 pub struct LineError(String);
+
+/// Why rows could not be read as they came.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadRowsError {
+    /// One is unknown.
+    #[error(transparent)]
+    Line(#[from] LineError),
+    /// The tool's output broke off.
+    #[error(transparent)]
+    Read(#[from] std::io::Error),
+}
 
 /// Columns asked of `zfs list` for [`datasets`].
 pub(super) const DATASET: &str = "name,guid,type,used,encryption,origin,receive_resume_token";
@@ -62,6 +77,38 @@ pub(super) fn snapshots(text: &str) -> Result<Vec<Snapshot>, LineError> {
     rows(text, |line| labelled(line, '@').map(|(label, guid, createtxg)| Snapshot { label, guid, createtxg }))
 }
 
+/// Counts the rows of [`SNAPSHOT`] with `-r -t snapshot`, as they come: they may be very many. Those of a pool's own root
+/// dataset are left out.
+pub(super) fn newest(
+    rows: impl Iterator<Item = std::io::Result<String>>,
+) -> Result<BTreeMap<DatasetName, Newest>, ReadRowsError> {
+    let mut found: BTreeMap<DatasetName, Newest> = BTreeMap::new();
+    for row in rows {
+        let row = row?;
+        let unknown = || LineError(row.clone());
+        let (dataset, _) = row.split_once('@').ok_or_else(unknown)?;
+        if !dataset.contains('/') {
+            continue;
+        }
+        let (label, guid, createtxg) = labelled(&row, '@').ok_or_else(unknown)?;
+        let snapshot = Snapshot { label, guid, createtxg };
+        let dataset = dataset.parse().map_err(|_| unknown())?;
+        match found.entry(dataset) {
+            Entry::Vacant(entry) => {
+                entry.insert(Newest { count: 1, snapshot });
+            }
+            Entry::Occupied(mut entry) => {
+                let newest = entry.get_mut();
+                newest.count += 1;
+                if newest.snapshot.createtxg < snapshot.createtxg {
+                    newest.snapshot = snapshot;
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// Rows of [`SNAPSHOT`] with `-t bookmark`.
 pub(super) fn bookmarks(text: &str) -> Result<Vec<Bookmark>, LineError> {
     rows(text, |line| labelled(line, '#').map(|(label, guid, createtxg)| Bookmark { label, guid, createtxg }))
@@ -108,6 +155,16 @@ mod tests {
         assert_eq!((found[0].guid.as_u64(), found[1].createtxg), (u64::MAX, 13));
         assert!(snapshots("tank/a#x\t1\t2\n").is_err());
         assert_eq!(bookmarks("tank/a#v:1\t5\t13\n").unwrap()[0].label.as_str(), "v:1");
+    }
+
+    #[test]
+    fn the_newest_is_so_by_its_transaction_group() {
+        let text = "tank@x\t1\t1\ntank/a@9\t5\t14\ntank/b@1\t7\t20\ntank/a@8\t6\t15\n";
+        let found = newest(text.lines().map(|line| Ok(line.to_owned()))).unwrap();
+        assert_eq!(found.len(), 2);
+        let a = &found[&"tank/a".parse().unwrap()];
+        assert_eq!((a.count, a.snapshot.label.as_str(), a.snapshot.guid.as_u64()), (2, "8", 6));
+        assert!(newest(["tank/a".to_owned()].into_iter().map(Ok)).is_err());
     }
 
     #[test]

@@ -9,12 +9,15 @@ mod real;
 mod refusal;
 mod types;
 
+use std::collections::BTreeMap;
 use std::io::Read;
 
 pub use lines::LineError;
 pub use model::{Content, ModelDatasets};
 pub use refusal::Refusal;
-pub use types::{Bookmark, Dataset, Guid, Hold, Kind, Label, LabelError, Snapshot, SnapshotName, SnapshotNameError};
+pub use types::{
+    Bookmark, Dataset, Guid, Hold, Kind, Label, LabelError, Newest, Snapshot, SnapshotName, SnapshotNameError,
+};
 
 use crate::types::{DatasetName, PoolName};
 use crate::{UserProperties, ZfsError};
@@ -65,6 +68,12 @@ pub trait Datasets: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// When ZFS cannot be asked, or says something unknown. An error never means "none".
     fn datasets(&self, pool: &PoolName) -> Result<Vec<Dataset>, ZfsError>;
+
+    /// Of each dataset of a pool that has snapshots: how many, and the newest one (by `createtxg`).
+    ///
+    /// # Errors
+    /// As [`Datasets::datasets`].
+    fn newest(&self, pool: &PoolName) -> Result<BTreeMap<DatasetName, Newest>, ZfsError>;
 
     /// One dataset; `None` when there is none of that name.
     ///

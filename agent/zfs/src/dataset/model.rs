@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use siris_host::cmd::CmdError;
 
-use super::types::{Bookmark, Dataset, Guid, Hold, Kind, Label, Snapshot, SnapshotName};
+use super::types::{Bookmark, Dataset, Guid, Hold, Kind, Label, Newest, Snapshot, SnapshotName};
 use super::{Base, Datasets, Refusal, Sending, Stream};
 use crate::types::{DatasetName, PoolName};
 use crate::{UserProperties, ZfsError};
@@ -316,6 +316,16 @@ impl ModelDatasets {
         }))
     }
 
+    /// A pool of that name is imported, or is not any more.
+    pub fn set_pool(&self, name: &str, there: bool) {
+        let mut state = self.lock();
+        if there {
+            state.pools.insert(name.to_owned());
+        } else {
+            state.pools.remove(name);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -378,6 +388,19 @@ impl Datasets for ModelDatasets {
         }
         let found = state.sets.iter().filter(|(name, _)| name.pool() == pool.as_str());
         Ok(found.map(|(name, set)| state.shown(name, set)).collect())
+    }
+
+    fn newest(&self, pool: &PoolName) -> Result<BTreeMap<DatasetName, Newest>, ZfsError> {
+        let state = self.lock();
+        if !state.pools.contains(pool.as_str()) {
+            return refuse(Refusal::Missing, pool);
+        }
+        let newest = |(name, set): (&DatasetName, &Set)| {
+            let last = set.snaps.last().filter(|_| name.pool() == pool.as_str())?;
+            let snapshot = Snapshot { label: last.label.clone(), guid: last.guid, createtxg: last.createtxg };
+            Some((name.clone(), Newest { count: set.snaps.len() as u64, snapshot }))
+        };
+        Ok(state.sets.iter().filter_map(newest).collect())
     }
 
     fn dataset(&self, name: &DatasetName) -> Result<Option<Dataset>, ZfsError> {

@@ -1,11 +1,12 @@
 //! The real ones: the `zfs` tool of this machine.
 
-use std::io::{self, Read};
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, Read};
 
 use siris_host::cmd::{Cmd, CmdError, Running, Tool};
 
 use super::lines;
-use super::types::{Bookmark, Dataset, Hold, Label, Snapshot, SnapshotName};
+use super::types::{Bookmark, Dataset, Hold, Label, Newest, Snapshot, SnapshotName};
 use super::{Base, Datasets, Refusal, Sending, Stream};
 use crate::types::{DatasetName, PoolName};
 use crate::{OpenZfs, UserProperties, ZfsError};
@@ -68,6 +69,21 @@ impl Datasets for OpenZfs {
     fn datasets(&self, pool: &PoolName) -> Result<Vec<Dataset>, ZfsError> {
         let list = ["list", "-Hp", "-r", "-t", "filesystem,volume", "-s", "name", "-o", lines::DATASET, pool.as_str()];
         read(zfs(list), lines::datasets)
+    }
+
+    fn newest(&self, pool: &PoolName) -> Result<BTreeMap<DatasetName, Newest>, ZfsError> {
+        // Sorted by name, as they come: the tool keeps nothing back to sort.
+        let list = zfs(["list", "-Hp", "-r", "-t", "snapshot", "-o", lines::SNAPSHOT, pool.as_str()]);
+        let (command, log) = (list.to_string(), tempfile::NamedTempFile::new().map_err(ZfsError::Stream)?);
+        let mut running = list.log(log.path()).spawn()?;
+        let output = running.stdout().ok_or_else(|| ZfsError::Stream(io::ErrorKind::BrokenPipe.into()))?;
+        let found = match lines::newest(BufReader::new(output).lines()) {
+            Err(lines::ReadRowsError::Line(source)) => return Err(ZfsError::ReadLines { command, source }),
+            Err(lines::ReadRowsError::Read(source)) => return Err(ZfsError::Stream(source)),
+            Ok(found) => found,
+        };
+        running.wait().map_err(refused)?;
+        Ok(found)
     }
 
     fn dataset(&self, name: &DatasetName) -> Result<Option<Dataset>, ZfsError> {

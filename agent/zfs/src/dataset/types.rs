@@ -161,6 +161,15 @@ pub struct Snapshot {
     pub createtxg: u64,
 }
 
+/// What is known of a dataset's snapshots without keeping them all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Newest {
+    /// How many there are; not 0.
+    pub count: u64,
+    /// The newest one.
+    pub snapshot: Snapshot,
+}
+
 /// A bookmark of a dataset that is known from the context: a base for an incremental stream that needs no snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bookmark {

@@ -1,0 +1,144 @@
+//! Datasets of protected machines: which there are, their recovery points, and which of these stay.
+//!
+//! Owns: what a dataset of an asset is (`POOL/home/agents/UUID`), how a recovery point is named and taken.
+//! Never: keeps anything; ZFS is the truth about datasets and snapshots.
+
+pub mod retention;
+
+use std::collections::BTreeMap;
+
+use siris_zfs::{Dataset, DatasetName, Datasets, Guid, Label, Newest, PoolName, Refusal, UserProperties, ZfsError};
+use uuid::Uuid;
+
+/// Where the datasets of assets lie in a pool.
+const AGENTS: &str = "home/agents";
+/// How many seconds a recovery point's name may be moved on where names are taken.
+const COLLISIONS: u64 = 600;
+
+/// A dataset of an asset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AssetDataset {
+    /// As ZFS shows it.
+    pub dataset: Dataset,
+    /// The asset, as the name says.
+    pub asset: Uuid,
+    /// Its snapshots; `None` when there are none.
+    pub newest: Option<Newest>,
+}
+
+/// The asset that a dataset holds the backups of; `None` for every other dataset.
+pub fn asset_of(name: &DatasetName) -> Option<Uuid> {
+    let (parent, own) = name.as_str().rsplit_once('/')?;
+    let (_, path) = parent.split_once('/')?;
+    // Hyphens and all: what ZFS sorts under another name is another dataset.
+    let asset = own.parse::<Uuid>().ok().filter(|asset| asset.hyphenated().to_string() == own)?;
+    (path == AGENTS).then_some(asset)
+}
+
+/// Every asset's dataset of these pools, by guid.
+///
+/// # Errors
+/// When ZFS cannot be asked, or says something unknown.
+pub fn look<'p>(
+    zfs: &dyn Datasets,
+    pools: impl IntoIterator<Item = &'p PoolName>,
+) -> Result<BTreeMap<Guid, AssetDataset>, ZfsError> {
+    let mut found = BTreeMap::new();
+    for pool in pools {
+        let mut assets: Vec<AssetDataset> = zfs
+            .datasets(pool)?
+            .into_iter()
+            .filter_map(|dataset| Some(AssetDataset { asset: asset_of(&dataset.name)?, dataset, newest: None }))
+            .collect();
+        // A box without any is not asked for its snapshots.
+        if !assets.is_empty() {
+            let mut newest = zfs.newest(pool)?;
+            assets.iter_mut().for_each(|asset| asset.newest = newest.remove(&asset.dataset.name));
+        }
+        found.extend(assets.into_iter().map(|asset| (asset.dataset.guid, asset)));
+    }
+    Ok(found)
+}
+
+/// Why no recovery point was taken.
+#[derive(Debug, thiserror::Error)]
+pub enum PointError {
+    /// ZFS refused.
+    #[error(transparent)]
+    Zfs(#[from] ZfsError),
+    /// Ten minutes of names are taken.
+    #[error("there are recovery points for each second from {from} on: is the clock right?")]
+    Taken {
+        /// Seconds since 1970.
+        from: u64,
+    },
+}
+
+/// Takes a recovery point of a dataset and all that lies in it, of one instant. It is named by the second; where a name
+/// is taken (a clock was set back, or two came in one second), by the next one that is free.
+///
+/// # Errors
+/// When ZFS refuses, or no name is free.
+pub fn take_point(zfs: &dyn Datasets, dataset: &DatasetName, now: u64) -> Result<Label, PointError> {
+    let pool: PoolName = dataset.pool_name();
+    let below = format!("{dataset}/");
+    let all: Vec<DatasetName> = zfs
+        .datasets(&pool)?
+        .into_iter()
+        .map(|d| d.name)
+        .filter(|name| name == dataset || name.as_str().starts_with(&below))
+        .collect();
+    for epoch in now..now + COLLISIONS {
+        let label = Label::of_epoch(epoch);
+        match zfs.snapshot(&all, &label, &UserProperties::new()) {
+            Ok(()) => return Ok(label),
+            Err(ZfsError::Refused { why: Refusal::Exists, .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(PointError::Taken { from: now })
+}
+
+#[cfg(test)]
+mod tests {
+    use siris_zfs::ModelDatasets;
+
+    use super::*;
+
+    const ASSET: &str = "0b2c7f3e-8a44-4f0e-9c57-1f1f2b1a6d55";
+
+    fn name(text: &str) -> DatasetName {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn only_the_datasets_of_assets_are_shown() {
+        let zfs = ModelDatasets::new(1, &["tank"]);
+        let asset = name(&format!("tank/home/agents/{ASSET}"));
+        for dataset in [&asset, &name("tank/home/agents/other"), &name(&format!("tank/agents/{ASSET}"))] {
+            zfs.create(dataset).unwrap();
+        }
+        zfs.create(&name(&format!("{asset}/below"))).unwrap();
+        let found = look(&zfs, [&"tank".parse().unwrap()]).unwrap();
+        let only = found.values().next().unwrap();
+        assert_eq!((found.len(), only.asset.to_string().as_str(), &only.newest), (1, ASSET, &None));
+        assert_eq!(asset_of(&name(&format!("tank/home/agents/{}", ASSET.to_uppercase()))), None);
+    }
+
+    #[test]
+    fn a_point_is_of_all_that_lies_in_the_dataset_and_finds_a_free_second() {
+        let zfs = ModelDatasets::new(1, &["tank"]);
+        let asset = name(&format!("tank/home/agents/{ASSET}"));
+        let below = name(&format!("{asset}/below"));
+        zfs.create(&below).unwrap();
+        let labels = [100, 100, 99].map(|now| take_point(&zfs, &asset, now).unwrap().to_string());
+        assert_eq!(labels, ["100", "101", "99"]);
+        // Ordered by what was first, whatever the clock said.
+        let order =
+            |of: &DatasetName| zfs.snapshots(of).unwrap().iter().map(|s| s.label.to_string()).collect::<Vec<_>>();
+        assert_eq!(order(&below), labels);
+        let found = look(&zfs, [&"tank".parse().unwrap()]).unwrap();
+        let newest = found.values().next().unwrap().newest.as_ref().unwrap();
+        assert_eq!((newest.count, newest.snapshot.label.as_str()), (3, "99"));
+    }
+}
