@@ -229,7 +229,7 @@ pub struct ExpectedPool {
     pub name: String,
     /// Its guid, if that is known.
     pub guid: Option<PoolGuid>,
-    /// How many devices it has, if that is known.
+    /// How many devices it has, if that is known. Spares and caches do not count: their labels name no pool.
     pub members: Option<u64>,
     /// Whether it may have lost devices.
     pub allow_degraded: bool,

@@ -149,7 +149,10 @@ fn check(pool: &Pool, expected: Option<&ExpectedPool>, image: &Image, refusals: 
     {
         refusals.add(
             "pool-members",
-            format!("{name} has {} devices here, {wanted} are expected", pool.members.len()),
+            format!(
+                "{name} has {} devices here (spares and caches do not count), {wanted} are expected",
+                pool.members.len()
+            ),
             "check cables and the answers",
         );
     }

@@ -38,7 +38,8 @@ const fn plain(name: &'static str, disks: usize, vdevs: &'static str) -> Layout 
 const LAYOUTS: &[Layout] = &[
     plain("single", 1, "{0}"),
     plain("twin", 2, "mirror {0} {1}"),
-    Layout { answer: Some("members = 7\n"), ..plain("whole", 7, "raidz2 {0} {1} {2} {3} log {4} cache {5} spare {6}") },
+    // The cache and the spare do not say whose they are.
+    Layout { answer: Some("members = 5\n"), ..plain("whole", 7, "raidz2 {0} {1} {2} {3} log {4} cache {5} spare {6}") },
     plain("spread", 4, "draid1:2d:1s:4c {0} {1} {2} {3}"),
     Layout {
         before: "for disk in {0} {1}; do partition $disk -n 1:0:+32M -n 2:0:0; done",
