@@ -12,6 +12,7 @@ pub mod agent;
 pub mod bad_input;
 pub mod boot;
 pub mod corrupt;
+pub mod datasets;
 pub mod health;
 pub mod install;
 pub mod pools;
@@ -25,6 +26,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(pools::cases());
     cases.extend(health::cases());
     cases.extend(agent::cases());
+    cases.extend(datasets::cases());
     cases.extend(corrupt::cases());
     cases.extend(install::cases());
     cases.extend(upgrade::cases());

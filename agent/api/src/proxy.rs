@@ -45,6 +45,8 @@ pub trait Manager {
     fn find_dataset(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     /// Has the agent look at the pools; returns when what it saw is on the bus.
     fn refresh_pools(&self, options: Options<'_>) -> zbus::Result<()>;
+    /// As [`Self::refresh_pools`], of the datasets of assets only.
+    fn refresh_datasets(&self, options: Options<'_>) -> zbus::Result<()>;
     /// Gives up an expected pool that is not imported.
     #[zbus(allow_interactive_auth)]
     fn forget_pool(&self, guid: u64, options: Options<'_>) -> zbus::Result<()>;

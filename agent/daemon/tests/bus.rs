@@ -113,7 +113,7 @@ async fn datasets_of_assets_are_shown_and_take_recovery_points() {
 
     let name: DatasetName = format!("tank/home/agents/{ASSET}").parse().unwrap();
     agent.zfs.sets.create(&name).unwrap();
-    manager.refresh_pools(NO_OPTIONS()).await.unwrap();
+    manager.refresh_datasets(NO_OPTIONS()).await.unwrap();
     let path = manager.find_dataset(ASSET).await.unwrap();
     assert_eq!(manager.find_dataset(name.as_str()).await.unwrap(), path);
     let dataset = DatasetProxy::builder(&agent.client).path(path.clone()).build().await.unwrap();

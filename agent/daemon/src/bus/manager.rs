@@ -198,6 +198,17 @@ impl ManagerObject {
         }
     }
 
+    async fn refresh_datasets(
+        &self,
+        options: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(), Failure> {
+        only(&options, &[])?;
+        self.authority.check(connection, &call, REFRESH_ACTION).await?;
+        Ok(self.publisher.refresh_datasets().await?)
+    }
+
     async fn forget_pool(
         &self,
         guid: u64,

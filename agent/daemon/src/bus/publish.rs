@@ -28,15 +28,38 @@ pub struct Publisher {
     connection: Connection,
     agent: Arc<Agent>,
     authority: Authority,
-    turns: Arc<Turns>,
+    looks: Arc<Looks>,
 }
 
+#[derive(Default)]
+struct Looks {
+    pools: Turns,
+    datasets: Turns,
+    again: Mutex<Option<tokio::task::JoinHandle<()>>>,
+}
+
+/// Turns of one kind of look.
 #[derive(Default)]
 struct Turns {
     taken: AtomicU64,
     /// The turn that began last and is over.
     done: Mutex<u64>,
-    again: Mutex<Option<tokio::task::JoinHandle<()>>>,
+}
+
+impl Turns {
+    /// Looks in turn with others. A caller that comes while another is waiting for its turn shares that one's look: a
+    /// burst of events costs two looks, not one each. `None` where another's look did.
+    async fn take<T>(&self, look: impl Future<Output = T>) -> Option<T> {
+        let ticket = self.taken.load(Ordering::SeqCst);
+        let mut done = self.done.lock().await;
+        if *done > ticket {
+            return None;
+        }
+        let turn = self.taken.fetch_add(1, Ordering::SeqCst) + 1;
+        let seen = look.await;
+        *done = turn;
+        Some(seen)
+    }
 }
 
 /// Pauses between the looks that follow an event.
@@ -45,7 +68,7 @@ const AGAIN: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(4), Du
 impl Publisher {
     /// A publisher for this agent on this connection.
     pub fn new(connection: Connection, agent: Arc<Agent>, authority: Authority) -> Self {
-        Publisher { connection, agent, authority, turns: Arc::default() }
+        Publisher { connection, agent, authority, looks: Arc::default() }
     }
 
     /// Judges the facts and tells the bus when the verdict is another one.
@@ -68,22 +91,19 @@ impl Publisher {
         self.changed(ROOT_PATH, MANAGER_INTERFACE, changed).await
     }
 
-    /// Has the agent look at the pools, and tells the bus. A caller that comes while another is waiting for its turn
-    /// shares that one's look: a burst of events costs two looks, not one each.
+    /// Has the agent look at the pools and what is in them, and tells the bus.
     ///
     /// # Errors
     /// When the bus does not take the signals.
     pub async fn refresh_pools(&self) -> zbus::Result<()> {
-        let ticket = self.turns.taken.load(Ordering::SeqCst);
-        let mut done = self.turns.done.lock().await;
-        if *done > ticket {
-            return Ok(());
-        }
-        let turn = self.turns.taken.fetch_add(1, Ordering::SeqCst) + 1;
+        let told = self.looks.pools.take(self.look_at_pools()).await;
+        told.unwrap_or(Ok(()))
+    }
+
+    async fn look_at_pools(&self) -> zbus::Result<()> {
         let agent = self.agent.clone();
         let before = expected(&agent.shown());
         let changes = tokio::task::spawn_blocking(move || agent.look_at_pools()).await;
-        *done = turn;
         // The task does not panic, and is not cancelled while the runtime runs.
         self.publish_pools(changes.unwrap_or_default()).await?;
         self.refresh_datasets().await?;
@@ -102,6 +122,11 @@ impl Publisher {
     /// # Errors
     /// When the bus does not take the signals.
     pub async fn refresh_datasets(&self) -> zbus::Result<()> {
+        let told = self.looks.datasets.take(self.look_at_datasets()).await;
+        told.unwrap_or(Ok(()))
+    }
+
+    async fn look_at_datasets(&self) -> zbus::Result<()> {
         let agent = self.agent.clone();
         let changes = match tokio::task::spawn_blocking(move || agent.look_at_datasets()).await {
             Ok(Ok(changes)) => changes,
@@ -134,7 +159,7 @@ impl Publisher {
     /// As [`Publisher::refresh_pools`].
     pub async fn refresh_pools_and_again(&self) -> zbus::Result<()> {
         self.refresh_pools().await?;
-        let mut again = self.turns.again.lock().await;
+        let mut again = self.looks.again.lock().await;
         if again.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
             let publisher = self.clone();
             *again = Some(tokio::spawn(async move {

@@ -1,12 +1,20 @@
 #!/bin/sh
-# Tells the agent that something about a pool may have changed, so that it need not poll.
+# Tells the agent that something about a pool or a dataset may have changed, so that it need not poll.
 
+look=RefreshPools
 case "${ZEVENT_SUBCLASS}" in
-    # Come with every snapshot, transaction or configuration write, and change nothing the agent shows.
-    history_event | config_sync | config_cache_write | trim_* | initialize_* | delay | deadman) exit 0 ;;
+    history_event)
+        # Every change has one; those of properties, holds and bookmarks change nothing the agent shows.
+        case "${ZEVENT_HISTORY_INTERNAL_NAME}" in
+            snapshot | destroy | create | clone | rename | promote | rollback | receive | "finish receiving") ;;
+            *) exit 0 ;;
+        esac
+        look=RefreshDatasets ;;
+    # Come with every transaction or configuration write, and change nothing the agent shows.
+    config_sync | config_cache_write | trim_* | initialize_* | delay | deadman) exit 0 ;;
 esac
 
 # Who leaves the bus before the agent has asked who that was, is nobody: the reply is waited for, but not for long.
 busctl --quiet --timeout=2 --auto-start=no call \
-    org.siris.Agent1 /org/siris/Agent1 org.siris.Agent1.Manager RefreshPools 'a{sv}' 0 >/dev/null 2>&1
+    org.siris.Agent1 /org/siris/Agent1 org.siris.Agent1.Manager "$look" 'a{sv}' 0 >/dev/null 2>&1
 exit 0
