@@ -76,11 +76,12 @@ fn line(what: &str, done: u64, total: u64, took: Duration) -> String {
     let seconds = took.as_secs_f64();
     let rate = if seconds > 0.5 { done as f64 / seconds } else { 0.0 };
     let left = match rate > 0.0 && done < total {
-        true => duration((total - done) as f64 / rate),
-        false => "     ".into(),
+        true => format!(", {} left ", duration((total - done) as f64 / rate)),
+        // What stood there before is on the same line of the screen.
+        false => " ".repeat(13),
     };
     format!(
-        "{what} [{}{}] {:3} %  {:.1} of {:.1} MB, {:.0} KB/s, {left} left ",
+        "{what} [{}{}] {:3} %  {:.1} of {:.1} MB, {:.0} KB/s{left}",
         "#".repeat(filled),
         "-".repeat(WIDTH as usize - filled),
         done.min(total) * 100 / total,
