@@ -4,7 +4,9 @@
 //! A file that changes on the server while it is read is an error (its entity tag or date is sent along): parts of two
 //! files are no file.
 
+mod address;
 mod parts;
+mod tries;
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -19,7 +21,11 @@ use ureq::http::{Response, StatusCode, header};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
+pub use address::{beside, shown};
+pub use tries::Patience;
+
 use parts::{Parts, Span};
+use tries::{Failed, Tries};
 
 /// What is asked for first: manifest and signatures, as a rule.
 const HEAD: u64 = 16 * 1024;
@@ -71,32 +77,6 @@ impl HttpError {
     }
 }
 
-/// How patient it is. Waiting doubles from `wait` on, and starts again whenever a byte came.
-#[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// How often in a row a request may fail.
-    pub tries: u32,
-    /// What is waited before the second.
-    pub wait: Duration,
-}
-
-impl Default for Patience {
-    /// Some ten minutes: long enough for a router to come back.
-    fn default() -> Self {
-        Patience { tries: 14, wait: Duration::from_secs(1) }
-    }
-}
-
-impl Patience {
-    /// Some seconds: somebody waits for the answer.
-    pub fn short() -> Self {
-        Patience { tries: 3, wait: Duration::from_secs(1) }
-    }
-}
-
-/// Longest wait between two tries.
-const WAIT_MAX: Duration = Duration::from_secs(60);
-
 /// A way to a server, with what came in over it.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -128,31 +108,6 @@ impl Client {
     /// Bytes of files that came in so far.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
-    }
-}
-
-/// A failure, and whether trying again may help.
-struct Failed {
-    error: io::Error,
-    is_final: bool,
-}
-
-impl Failed {
-    fn finally(kind: io::ErrorKind, text: &str) -> Self {
-        Failed { error: io::Error::new(kind, text), is_final: true }
-    }
-}
-
-impl From<ureq::Error> for Failed {
-    fn from(error: ureq::Error) -> Self {
-        let is_final = match &error {
-            ureq::Error::StatusCode(404 | 410) => return Failed::finally(io::ErrorKind::NotFound, "not found"),
-            // Too early, too many, or the server's own trouble: it passes.
-            ureq::Error::StatusCode(code) => !matches!(code, 408 | 425 | 429 | 500..),
-            ureq::Error::BadUri(_) | ureq::Error::Tls(_) | ureq::Error::TooManyRedirects => true,
-            _ => false,
-        };
-        Failed { error: io::Error::other(error), is_final }
     }
 }
 
@@ -212,33 +167,6 @@ pub fn open(client: &Client, url: &str) -> Result<Opened, HttpError> {
             Ok(opened) => return Ok(opened),
             Err(failed) => tries.wait(failed).map_err(fetch)?,
         }
-    }
-}
-
-/// Counts failures in a row.
-struct Tries {
-    patience: Patience,
-    failed: u32,
-}
-
-impl Tries {
-    fn new(patience: Patience) -> Self {
-        Tries { patience, failed: 0 }
-    }
-
-    fn again(&mut self) {
-        self.failed = 0;
-    }
-
-    /// Waits before the next try; gives the failure back when there is none.
-    fn wait(&mut self, failed: Failed) -> io::Result<()> {
-        self.failed += 1;
-        if failed.is_final || self.failed >= self.patience.tries {
-            return Err(failed.error);
-        }
-        eprintln!("fetching failed, it is tried again: {}", failed.error);
-        thread::sleep((self.patience.wait * 2u32.saturating_pow(self.failed - 1)).min(WAIT_MAX));
-        Ok(())
     }
 }
 
@@ -394,21 +322,6 @@ impl Read for Rest {
         }
         self.body.as_mut().map_or(Ok(0), |body| body.read(buffer))
     }
-}
-
-/// The address of a file that lies beside a bundle: `…/siris-0.2.0.ibu?key` and `blocks` make `…/siris-0.2.0.blocks?key`.
-pub fn beside(bundle: &str, ending: &str) -> Option<String> {
-    let (path, query) = bundle.split_at(bundle.find(['?', '#']).unwrap_or(bundle.len()));
-    Some(format!("{}.{ending}{query}", path.strip_suffix(".ibu")?))
-}
-
-/// An address as it may be shown to anybody: without what may be a secret in it.
-pub fn shown(url: &str) -> String {
-    let path = &url[..url.find(['?', '#']).unwrap_or(url.len())];
-    let Some((scheme, rest)) = path.split_once("://") else { return path.to_owned() };
-    let (host, file) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
-    format!("{scheme}://{host}{file}")
 }
 
 /// A file of which nothing is known yet, to be had in parts.
