@@ -63,7 +63,7 @@ pub(crate) fn standard<'a>(bench: &Bench<'a>) -> Result<Vm<'a>> {
 /// `zpool create` partitions each disk and opens the partition by its link, which udev takes away for a moment when it
 /// reads the new table again; it then says that there is no such pool, or a device unavailable. That says nothing of the
 /// image, and only that is tried again.
-pub(crate) const NEW_POOL: &str = "new_pool() { for try in 1 2 3; do \
+pub(crate) const NEW_POOL: &str = "new_pool() { for try in 1 2 3 4 5 6 7 8; do \
     said=$(zpool create -o cachefile=none -R \"/srv/pools/$1\" \"$@\" 2>&1) && return 0; \
     case $said in *'no such pool or dataset'* | *'currently unavailable'*) udevadm settle ;; *) break ;; esac; done; echo \"$said\" >&2; return 1; }\n";
 

@@ -5,7 +5,7 @@
 
 pub mod retention;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use siris_zfs::{Dataset, DatasetName, Datasets, Guid, Label, Newest, PoolName, Refusal, UserProperties, ZfsError};
 use uuid::Uuid;
@@ -39,24 +39,16 @@ pub fn asset_of(name: &DatasetName) -> Option<Uuid> {
 ///
 /// # Errors
 /// When ZFS cannot be asked, or says something unknown.
-pub fn look<'p>(
-    zfs: &dyn Datasets,
-    pools: impl IntoIterator<Item = &'p PoolName>,
-) -> Result<BTreeMap<Guid, AssetDataset>, ZfsError> {
-    let mut found = BTreeMap::new();
-    for pool in pools {
-        let mut assets: Vec<AssetDataset> = zfs
-            .datasets(pool)?
-            .into_iter()
-            .filter_map(|dataset| Some(AssetDataset { asset: asset_of(&dataset.name)?, dataset, newest: None }))
-            .collect();
-        // A box without any is not asked for its snapshots.
-        if !assets.is_empty() {
-            let mut newest = zfs.newest(pool)?;
-            assets.iter_mut().for_each(|asset| asset.newest = newest.remove(&asset.dataset.name));
-        }
-        found.extend(assets.into_iter().map(|asset| (asset.dataset.guid, asset)));
-    }
+pub fn look(zfs: &dyn Datasets, pools: &[PoolName]) -> Result<BTreeMap<Guid, AssetDataset>, ZfsError> {
+    let shown = |dataset: Dataset| {
+        let asset = asset_of(&dataset.name)?;
+        Some((dataset.guid, AssetDataset { asset, dataset, newest: None }))
+    };
+    let mut found: BTreeMap<Guid, AssetDataset> = zfs.datasets(pools)?.into_iter().filter_map(shown).collect();
+    // Only pools that have any are asked for their snapshots.
+    let theirs: BTreeSet<PoolName> = found.values().map(|asset| asset.dataset.name.pool_name()).collect();
+    let mut newest = zfs.newest(&theirs.into_iter().collect::<Vec<_>>())?;
+    found.values_mut().for_each(|asset| asset.newest = newest.remove(&asset.dataset.name));
     Ok(found)
 }
 
@@ -80,10 +72,9 @@ pub enum PointError {
 /// # Errors
 /// When ZFS refuses, or no name is free.
 pub fn take_point(zfs: &dyn Datasets, dataset: &DatasetName, now: u64) -> Result<Label, PointError> {
-    let pool: PoolName = dataset.pool_name();
     let below = format!("{dataset}/");
     let all: Vec<DatasetName> = zfs
-        .datasets(&pool)?
+        .datasets(&[dataset.pool_name()])?
         .into_iter()
         .map(|d| d.name)
         .filter(|name| name == dataset || name.as_str().starts_with(&below))
@@ -119,7 +110,7 @@ mod tests {
             zfs.create(dataset).unwrap();
         }
         zfs.create(&name(&format!("{asset}/below"))).unwrap();
-        let found = look(&zfs, [&"tank".parse().unwrap()]).unwrap();
+        let found = look(&zfs, &["tank".parse().unwrap()]).unwrap();
         let only = found.values().next().unwrap();
         assert_eq!((found.len(), only.asset.to_string().as_str(), &only.newest), (1, ASSET, &None));
         assert_eq!(asset_of(&name(&format!("tank/home/agents/{}", ASSET.to_uppercase()))), None);
@@ -137,7 +128,7 @@ mod tests {
         let order =
             |of: &DatasetName| zfs.snapshots(of).unwrap().iter().map(|s| s.label.to_string()).collect::<Vec<_>>();
         assert_eq!(order(&below), labels);
-        let found = look(&zfs, [&"tank".parse().unwrap()]).unwrap();
+        let found = look(&zfs, &["tank".parse().unwrap()]).unwrap();
         let newest = found.values().next().unwrap().newest.as_ref().unwrap();
         assert_eq!((newest.count, newest.snapshot.label.as_str()), (3, "99"));
     }

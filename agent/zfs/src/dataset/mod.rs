@@ -63,17 +63,17 @@ pub trait Sending: Read + Send + std::fmt::Debug {
 
 /// Datasets and snapshots of this machine. Every call blocks; none is to be made on the bus's thread.
 pub trait Datasets: Send + Sync + std::fmt::Debug {
-    /// Every dataset of a pool but its root, by name.
+    /// Every dataset of these pools but their roots, by name.
     ///
     /// # Errors
     /// When ZFS cannot be asked, or says something unknown. An error never means "none".
-    fn datasets(&self, pool: &PoolName) -> Result<Vec<Dataset>, ZfsError>;
+    fn datasets(&self, pools: &[PoolName]) -> Result<Vec<Dataset>, ZfsError>;
 
-    /// Of each dataset of a pool that has snapshots: how many, and the newest one (by `createtxg`).
+    /// Of each dataset of these pools that has snapshots: how many, and the newest one (by `createtxg`).
     ///
     /// # Errors
     /// As [`Datasets::datasets`].
-    fn newest(&self, pool: &PoolName) -> Result<BTreeMap<DatasetName, Newest>, ZfsError>;
+    fn newest(&self, pools: &[PoolName]) -> Result<BTreeMap<DatasetName, Newest>, ZfsError>;
 
     /// One dataset; `None` when there is none of that name.
     ///

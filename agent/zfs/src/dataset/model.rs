@@ -137,6 +137,11 @@ impl State {
         self.sets.iter().find_map(|(name, set)| Some((name, set, set.snaps.iter().find(|s| s.guid == guid)?)))
     }
 
+    fn are_there(&self, pools: &[PoolName]) -> Result<(), ZfsError> {
+        let missing = pools.iter().find(|pool| !self.pools.contains(pool.as_str()));
+        missing.map_or(Ok(()), |pool| refuse(Refusal::Missing, pool))
+    }
+
     fn may_make(&self, name: &DatasetName) -> Result<(), ZfsError> {
         if self.sets.contains_key(name) {
             return refuse(Refusal::Exists, name);
@@ -381,22 +386,18 @@ impl ModelDatasets {
 }
 
 impl Datasets for ModelDatasets {
-    fn datasets(&self, pool: &PoolName) -> Result<Vec<Dataset>, ZfsError> {
+    fn datasets(&self, pools: &[PoolName]) -> Result<Vec<Dataset>, ZfsError> {
         let state = self.lock();
-        if !state.pools.contains(pool.as_str()) {
-            return refuse(Refusal::Missing, pool);
-        }
-        let found = state.sets.iter().filter(|(name, _)| name.pool() == pool.as_str());
+        state.are_there(pools)?;
+        let found = state.sets.iter().filter(|(name, _)| pools.iter().any(|pool| name.pool() == pool.as_str()));
         Ok(found.map(|(name, set)| state.shown(name, set)).collect())
     }
 
-    fn newest(&self, pool: &PoolName) -> Result<BTreeMap<DatasetName, Newest>, ZfsError> {
+    fn newest(&self, pools: &[PoolName]) -> Result<BTreeMap<DatasetName, Newest>, ZfsError> {
         let state = self.lock();
-        if !state.pools.contains(pool.as_str()) {
-            return refuse(Refusal::Missing, pool);
-        }
+        state.are_there(pools)?;
         let newest = |(name, set): (&DatasetName, &Set)| {
-            let last = set.snaps.last().filter(|_| name.pool() == pool.as_str())?;
+            let last = set.snaps.last().filter(|_| pools.iter().any(|pool| name.pool() == pool.as_str()))?;
             let snapshot = Snapshot { label: last.label.clone(), guid: last.guid, createtxg: last.createtxg };
             Some((name.clone(), Newest { count: set.snaps.len() as u64, snapshot }))
         };

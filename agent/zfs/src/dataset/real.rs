@@ -66,14 +66,22 @@ fn send_arguments(stream: &Stream) -> Vec<String> {
 }
 
 impl Datasets for OpenZfs {
-    fn datasets(&self, pool: &PoolName) -> Result<Vec<Dataset>, ZfsError> {
-        let list = ["list", "-Hp", "-r", "-t", "filesystem,volume", "-s", "name", "-o", lines::DATASET, pool.as_str()];
-        read(zfs(list), lines::datasets)
+    fn datasets(&self, pools: &[PoolName]) -> Result<Vec<Dataset>, ZfsError> {
+        // Without a name the tool lists what is there, and says so with an error where that is nothing.
+        if pools.is_empty() {
+            return Ok(Vec::new());
+        }
+        let list = ["list", "-Hp", "-r", "-t", "filesystem,volume", "-s", "name", "-o", lines::DATASET];
+        read(zfs(list).args(pools.iter().map(PoolName::as_str)), lines::datasets)
     }
 
-    fn newest(&self, pool: &PoolName) -> Result<BTreeMap<DatasetName, Newest>, ZfsError> {
+    fn newest(&self, pools: &[PoolName]) -> Result<BTreeMap<DatasetName, Newest>, ZfsError> {
+        if pools.is_empty() {
+            return Ok(BTreeMap::new());
+        }
         // Sorted by name, as they come: the tool keeps nothing back to sort.
-        let list = zfs(["list", "-Hp", "-r", "-t", "snapshot", "-o", lines::SNAPSHOT, pool.as_str()]);
+        let list = zfs(["list", "-Hp", "-r", "-t", "snapshot", "-o", lines::SNAPSHOT]);
+        let list = list.args(pools.iter().map(PoolName::as_str));
         let (command, log) = (list.to_string(), tempfile::NamedTempFile::new().map_err(ZfsError::Stream)?);
         let mut running = list.log(log.path()).spawn()?;
         let output = running.stdout().ok_or_else(|| ZfsError::Stream(io::ErrorKind::BrokenPipe.into()))?;

@@ -14,7 +14,7 @@ use crate::plan::{DataDisk, NewPoolPlan};
 const ALTROOT: &str = "/run/siris/newpool";
 
 /// How often it is tried to be made where udev comes in between.
-const ATTEMPTS: u32 = 3;
+const ATTEMPTS: usize = 8;
 
 /// Makes the pool and exports it; returns the guid that its labels say.
 ///
