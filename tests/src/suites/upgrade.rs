@@ -1,19 +1,23 @@
 //! Upgrades: from one version to the next and back, with the pool in use; what becomes of a new system that is no good;
 //! and of a box whose power goes meanwhile.
 
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::{NEW_POOL, must_contain, standard_spec};
 use crate::case::Case;
 use crate::guest::Done;
 use crate::lab::Bench;
+use crate::snapshot;
 use crate::sources::Sources;
 use crate::vm::Vm;
 
 mod fetch;
 mod rounds;
+mod trial;
 
 const GROUP: &str = "upgrade";
 /// How long writing a slot may take before it counts as hung.
@@ -24,6 +28,7 @@ const NEWER: &str = "0.9.0";
 /// The suite's cases.
 pub fn cases() -> Vec<Case> {
     let mut cases = rounds::cases();
+    cases.extend(trial::cases());
     cases.extend(fetch::cases());
     cases
 }
@@ -59,6 +64,17 @@ fn install(vm: &Vm<'_>, bundle: &[u8]) -> Result<()> {
     let done = watched(vm, "sirisctl upgrade install -", bundle)?;
     ensure!(done.status == Some(0), "the install: {done}");
     Ok(())
+}
+
+/// The standard machine with a mirror, `tank`, and a newer version in slot B, which the next boot tries. Made once, and
+/// kept; what is on its disks is all there, so that its power may be cut.
+fn armed<'a>(bench: &Bench<'a>) -> Result<Vm<'a>> {
+    snapshot::prepared(bench, &standard_spec(bench.lab)?, "armed", |vm| {
+        let disk = "/dev/disk/by-id/virtio-data";
+        vm.guest.ok(&format!("{NEW_POOL}new_pool tank mirror {disk}0 {disk}1"))?;
+        install(vm, &fs::read(bundle(bench, NEWER, "")?)?)?;
+        must_contain(&vm.guest.ok("sync; sirisctl upgrade status")?, "the next boot tries slot b", "the slots")
+    })
 }
 
 /// The slot that is booted, and the version in it.
