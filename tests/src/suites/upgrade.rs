@@ -18,6 +18,7 @@ use crate::vm::Vm;
 mod fetch;
 mod rounds;
 mod trial;
+mod watchdog;
 
 const GROUP: &str = "upgrade";
 /// How long writing a slot may take before it counts as hung.
@@ -29,6 +30,7 @@ const NEWER: &str = "0.9.0";
 pub fn cases() -> Vec<Case> {
     let mut cases = rounds::cases();
     cases.extend(trial::cases());
+    cases.extend(watchdog::cases());
     cases.extend(fetch::cases());
     cases
 }
