@@ -16,6 +16,7 @@ use crate::sources::Sources;
 use crate::vm::Vm;
 
 mod fetch;
+mod power;
 mod rounds;
 mod trial;
 mod watchdog;
@@ -32,6 +33,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(trial::cases());
     cases.extend(watchdog::cases());
     cases.extend(fetch::cases());
+    cases.extend(power::cases());
     cases
 }
 
