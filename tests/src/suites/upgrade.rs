@@ -17,6 +17,8 @@ use crate::vm::Vm;
 
 mod fetch;
 mod power;
+mod reboot;
+mod refusals;
 mod rounds;
 mod trial;
 mod watchdog;
@@ -32,6 +34,8 @@ pub fn cases() -> Vec<Case> {
     let mut cases = rounds::cases();
     cases.extend(trial::cases());
     cases.extend(watchdog::cases());
+    cases.extend(refusals::cases());
+    cases.extend(reboot::cases());
     cases.extend(fetch::cases());
     cases.extend(power::cases());
     cases
@@ -39,9 +43,13 @@ pub fn cases() -> Vec<Case> {
 
 /// A bundle of the image under test under another version, with what else `options` ask for beside it.
 fn bundle(bench: &Bench<'_>, version: &str, options: &str) -> Result<PathBuf> {
-    let out = bench.dir().join(format!("bundle-{version}"));
+    bundle_of(bench, "siris", version, options)
+}
+
+fn bundle_of(bench: &Bench<'_>, profile: &str, version: &str, options: &str) -> Result<PathBuf> {
+    let out = bench.dir().join(format!("{profile}-{version}"));
     let sources = Sources::here(bench.lab.repository())?;
-    let script = format!("\"$XTASK\" ibu siris --version {version} --out '{}' {options}", out.display());
+    let script = format!("\"$XTASK\" ibu {profile} --version {version} --out '{}' {options}", out.display());
     sources.shell(&script).log(bench.dir().join("build.log")).run()?;
     Ok(out.join("latest.ibu").canonicalize()?)
 }
