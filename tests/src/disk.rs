@@ -116,6 +116,14 @@ pub fn write(lab: &Lab, disk: &Path, offset: u64, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Makes `to`, a raw image of all that a qcow2 disk holds.
+///
+/// # Errors
+/// When it cannot be read or written.
+pub fn raw(lab: &Lab, disk: &Path, to: &Path) -> Result<()> {
+    Ok(lab.tool(Tool::QemuImg).args(["convert", "-f", "qcow2", "-O", "raw"]).arg(disk).arg(to).run()?)
+}
+
 /// The SHA-256 of all that a qcow2 disk holds, in hexadecimal.
 ///
 /// # Errors
@@ -129,13 +137,41 @@ pub fn digest(lab: &Lab, disk: &Path) -> Result<String> {
 /// # Errors
 /// When it cannot be read.
 pub fn digest_range(lab: &Lab, disk: &Path, range: Range<u64>) -> Result<String> {
-    let raw = disk.with_extension("raw");
-    lab.tool(Tool::QemuImg).args(["convert", "-f", "qcow2", "-O", "raw"]).arg(disk).arg(&raw).run()?;
-    let mut file = File::open(&raw)?;
+    let whole = disk.with_extension("raw");
+    raw(lab, disk, &whole)?;
+    let mut file = File::open(&whole)?;
     file.seek(SeekFrom::Start(range.start))?;
     let digest = siris_ibu::Sha256::of_reader(file.take(range.end - range.start))?;
-    fs::remove_file(&raw)?;
+    fs::remove_file(&whole)?;
     Ok(digest.to_string())
+}
+
+/// Whether a partition has the same bytes in two raw images with the same partitions.
+///
+/// # Errors
+/// When an image cannot be read, or the partition lies elsewhere in the other.
+pub fn same(one: &Path, other: &Path, name: &str) -> Result<bool> {
+    let range = Partitions::of(one)?.range(name)?;
+    ensure!(Partitions::of(other)?.range(name)? == range, "{name} lies elsewhere");
+    let open = |path: &Path| -> Result<std::io::Take<File>> {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(range.start))?;
+        Ok(file.take(range.end - range.start))
+    };
+    let (mut one, mut other) = (open(one)?, open(other)?);
+    let mut buffers = [vec![0; 1 << 20], vec![0; 1 << 20]];
+    loop {
+        let [a, b] = &mut buffers;
+        let len = one.limit().min(a.len() as u64) as usize;
+        if len == 0 {
+            return Ok(true);
+        }
+        one.read_exact(&mut a[..len])?;
+        other.read_exact(&mut b[..len])?;
+        if a[..len] != b[..len] {
+            return Ok(false);
+        }
+    }
 }
 
 /// Flips every bit of one byte.

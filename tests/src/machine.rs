@@ -35,6 +35,17 @@ pub enum DataBus {
     Scsi,
 }
 
+/// What resets the machine when it hangs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watchdog {
+    /// The chipset's.
+    Chipset,
+    /// A device on PCI, Intel's 6300ESB, on a board whose chipset has none.
+    Pci,
+    /// That of a BMC, on a board whose chipset has none.
+    Bmc,
+}
+
 /// A disk's sectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sectors {
@@ -116,6 +127,8 @@ pub struct Spec {
     pub bus: Bus,
     /// Its memory.
     pub memory_mib: u32,
+    /// Its watchdog.
+    pub watchdog: Watchdog,
     /// The size its OS disk is grown to, as when an image is written to a larger disk.
     pub disk_gib: u32,
     /// Its OS disk's sectors.
@@ -141,6 +154,7 @@ impl Spec {
             firmware,
             bus,
             memory_mib: 2048,
+            watchdog: Watchdog::Chipset,
             disk_gib: 16,
             sectors: Sectors::S512,
             record_os: false,
@@ -193,14 +207,28 @@ impl Spec {
         let (dir, sockets) = (dir.display(), sockets.display());
         let mut args: Vec<String> = Vec::new();
         let mut add = |option: &str, value: String| args.extend([option.to_owned(), value]);
-        add("-machine", "q35".into());
+        match self.watchdog {
+            // It must reset the machine, as on a real board.
+            Watchdog::Chipset => {
+                add("-machine", "q35".into());
+                add("-global", "ICH9-LPC.noreboot=off".into());
+            }
+            Watchdog::Pci => {
+                add("-machine", "pc".into());
+                add("-device", "i6300esb".into());
+                add("-action", "watchdog=reset".into());
+            }
+            Watchdog::Bmc => {
+                add("-machine", "pc".into());
+                add("-device", "ipmi-bmc-sim,id=bmc".into());
+                add("-device", "isa-ipmi-kcs,bmc=bmc".into());
+            }
+        }
         add("-smp", "2".into());
         add("-m", self.memory_mib.to_string());
         add("-display", "none".into());
         add("-device", "VGA".into());
         add("-rtc", "base=utc".into());
-        // The chipset's watchdog must reset the machine, as on a real board.
-        add("-global", "ICH9-LPC.noreboot=off".into());
         add("-device", "virtio-rng-pci".into());
         match console {
             Console::Harness => {

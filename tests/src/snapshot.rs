@@ -5,35 +5,58 @@
 //! went into it (image, machine, accelerator), and comes into being under its final name when it is whole.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use crate::disk;
 use crate::lab::{Bench, Lab, remove_dir};
 use crate::machine::Spec;
 use crate::vm::{Machine, Vm};
 
 /// How many snapshots are kept; the ones unused for the longest go first.
 const KEPT: usize = 4;
+/// The state of a machine that was booted, and no more.
+const HEALTHY: &str = "healthy";
 
 /// A machine of that kind, booted, healthy, with a shell; boots one first if there is no snapshot yet.
 ///
 /// # Errors
 /// When it does not boot, or cannot be saved or restored.
 pub fn booted<'a>(bench: &Bench<'a>, spec: &Spec) -> Result<Vm<'a>> {
-    restored(bench, spec, "healthy", |vm| {
-        vm.wait_healthy()?;
-        vm.guest.disconnect();
-        Ok(())
-    })
-    .and_then(|mut vm| {
-        vm.guest.connect(std::time::Duration::from_secs(60))?;
-        // Its clock stood still in the meantime.
-        vm.guest.ok(&format!("date -s @{} >/dev/null", time_now()?))?;
-        Ok(vm)
-    })
+    prepared(bench, spec, HEALTHY, |_| Ok(()))
+}
+
+/// As [`booted`], in the state that `prepare` has brought it to.
+///
+/// # Errors
+/// When it does not boot, `prepare` fails, or it cannot be saved or restored.
+pub fn prepared<'a>(
+    bench: &Bench<'a>,
+    spec: &Spec,
+    state: &str,
+    prepare: impl FnOnce(&Vm<'a>) -> Result<()>,
+) -> Result<Vm<'a>> {
+    let mut vm = restored(bench, spec, state, |vm| well(vm, prepare))?;
+    awaken(&mut vm)?;
+    Ok(vm)
+}
+
+/// As [`booted`], with a recording of what is written to its OS disk from now on; `before` becomes a raw image of that
+/// disk as it is now.
+///
+/// # Errors
+/// When it does not boot, or cannot be saved or restored.
+pub fn recorded<'a>(bench: &Bench<'a>, spec: &Spec, before: &Path) -> Result<Vm<'a>> {
+    let saved = saved(bench, spec, HEALTHY, |vm| well(vm, |_| Ok(())))?;
+    let machine = Machine::continuing(bench, Spec { record_os: true, ..spec.clone() }, &saved)?;
+    disk::raw(bench.lab, &machine.disk("os"), before)?;
+    let mut vm = machine.resume(&saved.join("state"))?;
+    awaken(&mut vm)?;
+    Ok(vm)
 }
 
 /// A machine of that kind in the state that `prepare` brings it to.
@@ -46,18 +69,39 @@ pub fn restored<'a>(
     state: &str,
     prepare: impl FnOnce(&mut Vm<'a>) -> Result<()>,
 ) -> Result<Vm<'a>> {
-    ensure!(spec.can_be_saved(), "such a machine cannot be saved: {spec:?}");
-    let saved = {
-        let _one_at_a_time = bench.lab.snapshots.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let saved = place(bench.lab, spec, state)?;
-        if !saved.exists() {
-            make(bench, spec, &saved, prepare).context("make a snapshot of a booted machine")?;
-        }
-        // Marks it as used.
-        fs::write(saved.join("used"), "")?;
-        saved
-    };
+    let saved = saved(bench, spec, state, prepare)?;
     Machine::continuing(bench, spec.clone(), &saved)?.resume(&saved.join("state"))
+}
+
+fn well<'a>(vm: &mut Vm<'a>, prepare: impl FnOnce(&Vm<'a>) -> Result<()>) -> Result<()> {
+    vm.wait_healthy()?;
+    prepare(vm)?;
+    vm.guest.disconnect();
+    Ok(())
+}
+
+fn awaken(vm: &mut Vm<'_>) -> Result<()> {
+    vm.guest.connect(Duration::from_secs(60))?;
+    // Its clock stood still in the meantime.
+    vm.guest.ok(&format!("date -s @{} >/dev/null", time_now()?)).map(drop)
+}
+
+/// Where the snapshot is kept; makes it first if there is none.
+fn saved<'a>(
+    bench: &Bench<'a>,
+    spec: &Spec,
+    state: &str,
+    prepare: impl FnOnce(&mut Vm<'a>) -> Result<()>,
+) -> Result<PathBuf> {
+    ensure!(spec.can_be_saved(), "such a machine cannot be saved: {spec:?}");
+    let _one_at_a_time = bench.lab.snapshots.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let saved = place(bench.lab, spec, state)?;
+    if !saved.exists() {
+        make(bench, spec, &saved, prepare).context("make a snapshot of a booted machine")?;
+    }
+    // Marks it as used.
+    fs::write(saved.join("used"), "")?;
+    Ok(saved)
 }
 
 fn place(lab: &Lab, spec: &Spec, state: &str) -> Result<PathBuf> {

@@ -10,7 +10,7 @@
 //! | `unit-failed`, `unit-inactive` | failed | a unit of the profile's list is not active |
 //! | `unit-restarting` | degraded | such a unit is on its way back, after the boot |
 //! | `state-not-mounted`, `state-read-only` | failed | nothing would last |
-//! | `state-low` | degraded | the state partition is nearly full |
+//! | `state-low` | degraded; failed in a slot on trial | the state partition is nearly full |
 //! | `identity-fault`, `settings-invalid` | failed | the agent cannot know who it is or what is asked of it |
 //! | `slot-mismatch` | failed | the kernel command line and the disk disagree on the slot |
 //! | `pools-unreadable` | failed | ZFS does not answer |
@@ -251,7 +251,9 @@ fn judge_state(facts: &Facts, reasons: &mut Reasons) {
                     "/state has less than {least} of its {size} bytes free: see `du -xh /state`, make room with \
                      `journalctl --vacuum-size=200M`"
                 );
-                reasons.add(Weight::Degraded, "state-low", text);
+                // A new OS that fills it, or has no room to work in, is not one to stay with.
+                let weight = if facts.trial { Weight::Failed } else { Weight::Degraded };
+                reasons.add(weight, "state-low", text);
             }
         }
     }

@@ -89,6 +89,9 @@ fn each_state_of_the_state_partition() {
         assert_eq!(judged(|f| f.state = Some(fact)), (health, vec![code]));
     }
     assert_eq!(judged(|f| f.state = Some(StateFact::Writable { size: 1000, free: 50 })).0, Health::Healthy);
+    let on_trial = |free| judged(move |f| (f.trial, f.state) = (true, Some(StateFact::Writable { size: 1000, free })));
+    assert_eq!(on_trial(49), (Health::Failed, vec!["state-low"]));
+    assert_eq!(on_trial(50).0, Health::Healthy);
 }
 
 #[test]

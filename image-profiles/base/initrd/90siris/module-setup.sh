@@ -10,8 +10,9 @@ depends() {
 }
 
 installkernel() {
-    # Root, verity and state; and the watchdogs, so that a boot that hangs here still comes to an end.
-    hostonly='' instmods erofs ext4 overlay dm_verity sha256 =drivers/watchdog ipmi_watchdog ipmi_si
+    # Root, verity and state; and the watchdogs, so that a boot that hangs here still comes to an end: Intel's chipsets
+    # show theirs through the LPC bridge, newer ones through the SMBus, and a server's BMC has one.
+    hostonly='' instmods erofs ext4 overlay dm_verity sha256 =drivers/watchdog lpc_ich i2c_i801 ipmi_watchdog ipmi_si
 }
 
 install() {
@@ -21,6 +22,9 @@ install() {
     inst_simple "$moddir/emergency.service" /etc/systemd/system/emergency.service
     inst_simple "$moddir/rescue.service" /etc/systemd/system/rescue.service
     inst_simple "$moddir/system.conf" /etc/systemd/system.conf.d/50-siris.conf
+    # No device names this one; without a BMC it does nothing.
+    mkdir -p "$initdir/etc/modules-load.d"
+    echo ipmi_watchdog > "$initdir/etc/modules-load.d/siris-watchdog.conf"
     inst_simple "$moddir/initrd.conf" /etc/systemd/system/initrd.target.d/50-siris.conf
     inst_simple "$moddir/initrd.conf" /etc/systemd/system/initrd-root-fs.target.d/50-siris.conf
     mkdir -p "$initdir/etc/systemd/system/initrd-root-fs.target.requires"

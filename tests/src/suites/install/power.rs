@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -97,7 +96,7 @@ fn recorded(bench: &Bench<'_>) -> Result<Recorded> {
     remove_dir(&half.dir)?;
     fs::create_dir_all(&half.dir)?;
     let node = storage_node(bench)?.machine;
-    raw(lab, &node.disk("os"), &half.file("before"))?;
+    disk::raw(lab, &node.disk("os"), &half.file("before"))?;
     let mut spec = spec(bench, Firmware::Bios, Bus::Sata, Carrier::SataCd, &answers(bench, TARGET)?)?;
     spec.record_os = true;
     let machine = with_medium(bench, &node, spec)?;
@@ -105,7 +104,7 @@ fn recorded(bench: &Bench<'_>) -> Result<Recorded> {
     let mut vm = started(machine)?;
     vm.serial.wait("proven:", INSTALL).context("the install that is recorded")?;
     let machine = vm.switched_off(Duration::from_secs(180))?;
-    raw(lab, &machine.disk("os"), &half.file("after"))?;
+    disk::raw(lab, &machine.disk("os"), &half.file("after"))?;
     fs::rename(machine.writes(), half.file("writes"))?;
     for number in 0..DISKS.len() {
         let name = format!("data{number}");
@@ -115,10 +114,6 @@ fn recorded(bench: &Bench<'_>) -> Result<Recorded> {
     }
     fs::rename(&half.dir, &dir)?;
     Ok(Recorded { dir })
-}
-
-fn raw(lab: &Lab, disk: &Path, to: &Path) -> Result<()> {
-    Ok(lab.tool(Tool::QemuImg).args(["convert", "-O", "raw"]).arg(disk).arg(to).run()?)
 }
 
 fn guid(disk: &File) -> Result<String> {
@@ -280,10 +275,10 @@ fn complete(bench: &Bench<'_>, recorded: &Recorded, log: &WriteLog, cut: Cut, bo
     drop(vm.cut_power()?);
     ensure!(digests(&machine)? == before, "a disk of the pool is not what it was before");
     let now = bench.dir().join("now.raw");
-    raw(bench.lab, &machine.disk("os"), &now)?;
+    disk::raw(bench.lab, &machine.disk("os"), &now)?;
     let after = recorded.file("after");
     for name in SAME {
-        ensure!(same(&now, &after, name)?, "{name} is not what an install makes it");
+        ensure!(disk::same(&now, &after, name)?, "{name} is not what an install makes it");
     }
     fs::remove_file(&now)?;
     if boots {
@@ -293,29 +288,4 @@ fn complete(bench: &Bench<'_>, recorded: &Recorded, log: &WriteLog, cut: Cut, bo
         drop(vm.cut_power()?);
     }
     Ok(())
-}
-
-/// Whether a partition has the same bytes in two raw images with the same partitions.
-fn same(one: &Path, other: &Path, name: &str) -> Result<bool> {
-    let range = Partitions::of(one)?.range(name)?;
-    ensure!(Partitions::of(other)?.range(name)? == range, "{name} lies elsewhere");
-    let open = |path: &Path| -> Result<std::io::Take<File>> {
-        let mut file = File::open(path)?;
-        file.seek(SeekFrom::Start(range.start))?;
-        Ok(file.take(range.end - range.start))
-    };
-    let (mut one, mut other) = (open(one)?, open(other)?);
-    let mut buffers = [vec![0; 1 << 20], vec![0; 1 << 20]];
-    loop {
-        let [a, b] = &mut buffers;
-        let len = one.limit().min(a.len() as u64) as usize;
-        if len == 0 {
-            return Ok(true);
-        }
-        one.read_exact(&mut a[..len])?;
-        other.read_exact(&mut b[..len])?;
-        if a[..len] != b[..len] {
-            return Ok(false);
-        }
-    }
 }
