@@ -32,9 +32,9 @@ pub struct BenchArgs {
     /// Of `ibu`, only these pairs of systems
     #[arg(long, value_enum, value_name = "PAIR")]
     pair: Vec<ibu::Pair>,
-    /// Of `ibu`, only the sizes of files: no box is booted
-    #[arg(long)]
-    sizes: bool,
+    /// Of `ibu`, only this part
+    #[arg(long, value_enum, value_name = "PART")]
+    only: Option<ibu::Part>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -75,7 +75,7 @@ pub fn run(args: BenchArgs) -> Result<()> {
     }
     if args.what.contains(&What::Ibu) {
         let pairs = if args.pair.is_empty() { ibu::Pair::value_variants() } else { &args.pair };
-        rows.extend(ibu::measure(&checkout, pairs, !args.sizes)?);
+        rows.extend(ibu::measure(&checkout, pairs, args.only)?);
     }
     println!("\n| what | ours | limit or peer |\n|---|---|---|");
     rows.iter().for_each(|row| println!("| {} | {} | {} |", row.what, row.ours, row.beside));

@@ -11,7 +11,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 use siris_build::Progress;
+use siris_ibu::{Manifest, Sha256};
 
 use onbox::{Load, Times, Whole};
 pub use pairs::Pair;
@@ -41,11 +43,20 @@ struct Measure {
     work: PathBuf,
 }
 
-/// Measures upgrades between the systems of `pairs`; only by the sizes of files unless `on_box`.
+/// What is measured of a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// The sizes of files
+    Sizes,
+    /// What it costs on a box
+    Box,
+}
+
+/// Measures upgrades between the systems of `pairs`; only one part of it where that is asked for.
 ///
 /// # Errors
 /// When something cannot be built or measured.
-pub fn measure(checkout: &Path, pairs: &[Pair], on_box: bool) -> Result<Vec<Row>> {
+pub fn measure(checkout: &Path, pairs: &[Pair], only: Option<Part>) -> Result<Vec<Row>> {
     let work = checkout.join("target/siris/bench-ibu");
     fs::create_dir_all(&work)?;
     let work = work.canonicalize()?;
@@ -55,55 +66,87 @@ pub fn measure(checkout: &Path, pairs: &[Pair], on_box: bool) -> Result<Vec<Row>
         checkout: checkout.to_owned(),
         work,
     };
+    let wanted = |part| only.is_none_or(|only| only == part);
     let mut rows = Vec::new();
+    let mut rauc = None;
     for pair in pairs {
         let dir = super::fresh(&measure.work.join(pair.name()))?;
         let built = measure.builder.build(*pair)?;
-        let first = rows.is_empty();
+        let first = rauc.is_none();
+        let bundles = match rauc.take() {
+            Some(bundles) => bundles,
+            None => measure.bundles(&built)?,
+        };
         if first {
-            rows.push(measure.whole(&built)?);
+            rows.push(whole(&built, &bundles)?);
         }
-        rows.extend(measure.sizes(&built, &dir)?);
-        if on_box {
-            rows.extend(measure.on_box(&built, &dir, first)?);
+        measure.images(&built.old, &dir.join(OLD_IMAGES))?;
+        if wanted(Part::Sizes) {
+            rows.extend(measure.sizes(&built, &dir)?);
+        }
+        if wanted(Part::Box) {
+            rows.extend(measure.on_box(&built, &bundles, &dir, first)?);
         }
         // Gigabytes each.
         super::remove(&dir)?;
+        rauc = Some(bundles);
     }
-    for name in ["new-images", "plain.raucb", "adaptive.raucb"] {
-        super::remove(&measure.work.join(name))?;
-    }
+    super::remove(&measure.work.join(NEW_IMAGES))?;
     Ok(rows)
 }
 
+/// Where the images of the two systems are, in the bench's own directory and in that of a pair.
+const NEW_IMAGES: &str = "new-images";
+const OLD_IMAGES: &str = "old-images";
+
+/// RAUC's bundles of the newer system.
+struct Bundles {
+    plain: PathBuf,
+    adaptive: PathBuf,
+}
+
+/// The whole bundle beside RAUC's: it is the same for all pairs.
+fn whole(built: &Built, rauc: &Bundles) -> Result<Row> {
+    let size = |path: &Path| -> Result<u64> { Ok(fs::metadata(path)?.len()) };
+    let (ours, plain, adaptive) = (size(&built.new)?, size(&rauc.plain)?, size(&rauc.adaptive)?);
+    let beside = format!("RAUC {}, adaptive {}", megabytes(plain), megabytes(adaptive));
+    Ok(row("whole bundle, as released".to_owned(), megabytes(ours), beside, goal(ours, plain, WHOLE)))
+}
+
 impl Measure {
-    /// The images of a bundle, in a directory.
-    fn images(&self, bundle: &Path, to: &Path) -> Result<PathBuf> {
+    /// Unpacks a bundle's images.
+    fn images(&self, bundle: &Path, to: &Path) -> Result<Manifest> {
         let to = super::fresh(to)?;
-        siris_build::unpack(bundle, &self.builder.trusted()?, &to)?;
-        Ok(to)
+        Ok(siris_build::unpack(bundle, &self.builder.trusted()?, &to)?.0)
     }
 
-    /// The whole bundle beside RAUC's: it is the same for all pairs.
-    fn whole(&self, built: &Built) -> Result<Row> {
-        let images = self.images(&built.new, &self.work.join("new-images"))?;
-        let mut sizes = Vec::new();
-        for (kind, name) in [(Kind::Plain, "plain.raucb"), (Kind::Adaptive, "adaptive.raucb")] {
-            let bundle = self.work.join(name);
-            self.peers.bundle(&images, kind, &bundle)?;
-            sizes.push(fs::metadata(&bundle)?.len());
-        }
-        let ours = fs::metadata(&built.new)?.len();
-        let beside = format!("RAUC {}, adaptive {}", megabytes(sizes[0]), megabytes(sizes[1]));
-        Ok(row("whole bundle, as released".to_owned(), megabytes(ours), beside, goal(ours, sizes[0], WHOLE)))
+    /// RAUC's bundles of the newer system. They take minutes, and are kept for the next run.
+    fn bundles(&self, built: &Built) -> Result<Bundles> {
+        let images = self.work.join(NEW_IMAGES);
+        let manifest = self.images(&built.new, &images)?;
+        let id = Sha256::of(format!("{} {}", manifest.root.sha256, manifest.boot.sha256).as_bytes()).to_string();
+        let bundle = |kind, name: &str| -> Result<PathBuf> {
+            let path = self.work.join(format!("{name}-{}.raucb", &id[..16]));
+            if !path.exists() {
+                for entry in fs::read_dir(&self.work)?.flatten() {
+                    if entry.file_name().to_string_lossy().starts_with(&format!("{name}-")) {
+                        fs::remove_file(entry.path())?;
+                    }
+                }
+                let half = self.work.join("half.raucb");
+                self.peers.bundle(&images, kind, &half)?;
+                fs::rename(half, &path)?;
+            }
+            Ok(path)
+        };
+        Ok(Bundles { plain: bundle(Kind::Plain, "plain")?, adaptive: bundle(Kind::Adaptive, "adaptive")? })
     }
 
     /// What is fetched, by the sizes of files.
     fn sizes(&self, built: &Built, dir: &Path) -> Result<Vec<Row>> {
         let name = built.pair.name();
         let trusted = self.builder.trusted()?;
-        let new = self.work.join("new-images");
-        let old = self.images(&built.old, &dir.join("old-images"))?;
+        let (old, new) = (dir.join(OLD_IMAGES), self.work.join(NEW_IMAGES));
         let found = siris_build::diff(&self.checkout, "siris", &built.old, &built.new, &trusted, &Progress::new())?;
         let (root, boot) = (
             self.peers.delta(&old.join("root"), &new.join("root"))?,
@@ -125,17 +168,17 @@ impl Measure {
     }
 
     /// What it costs on a box. `whole`: also bundles that are there already.
-    fn on_box(&self, built: &Built, dir: &Path, whole: bool) -> Result<Vec<Row>> {
+    fn on_box(&self, built: &Built, rauc: &Bundles, dir: &Path, whole: bool) -> Result<Vec<Row>> {
         let disk = self.builder.disk(built)?;
         let loose = dir.join("old.raucb");
-        self.peers.bundle(&dir.join("old-images"), Kind::Loose, &loose)?;
+        self.peers.bundle(&dir.join(OLD_IMAGES), Kind::Loose, &loose)?;
         let served = super::fresh(&dir.join("served"))?;
         let patch = format!("from-{}.patch", built.pair.version());
         let beside = |ending: &str| (built.new.with_extension(ending), format!("new.{ending}"));
         let mut files = vec![beside("ibu"), beside("blocks"), beside(&patch)];
-        files.push((self.work.join("adaptive.raucb"), "new.raucb".to_owned()));
+        files.push((rauc.adaptive.clone(), "new.raucb".to_owned()));
         if whole {
-            files.push((self.work.join("plain.raucb"), "plain.raucb".to_owned()));
+            files.push((rauc.plain.clone(), "plain.raucb".to_owned()));
         }
         for (from, name) in files {
             fs::hard_link(&from, served.join(name)).with_context(|| format!("link {}", from.display()))?;
