@@ -1,10 +1,11 @@
 //! The web server that boxes fetch their upgrades from: nginx.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use siris_build::Progress;
 use siris_host::cmd::{Cmd, Root, Running, Tool};
 
@@ -52,6 +53,19 @@ impl Web {
         self.port
     }
 
+    /// Bytes that it has sent so far, headers included: those of requests that are over.
+    ///
+    /// # Errors
+    /// When its log cannot be read, or says something else.
+    pub fn sent(&self) -> Result<u64> {
+        let log = match fs::read_to_string(self.dir.join("access.log")) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
+            log => log?,
+        };
+        let sent = |line: &str| -> Result<u64> { Ok(line.split(' ').next().unwrap_or(line).parse::<u64>()?) };
+        log.lines().map(|line| sent(line).with_context(|| format!("the web server's log says `{line}`"))).sum()
+    }
+
     /// Serves anew, in this way. What was under way is cut off.
     ///
     /// # Errors
@@ -68,7 +82,7 @@ impl Web {
             &config,
             format!(
                 "daemon off; master_process off; user root; pid {dir}/pid; error_log {dir}/error.log;\n\
-                 events {{}}\nhttp {{ access_log {dir}/access.log; sendfile on; {temps}\n\
+                 events {{}}\nhttp {{ log_format sent '$bytes_sent $request'; access_log {dir}/access.log sent; sendfile on; {temps}\n\
                  server {{ listen 127.0.0.1:{}; root {files}; {rate} {ranges} }} }}\n",
                 self.port
             ),

@@ -3,6 +3,7 @@
 //! Builds from a copy of the checkout with a cache of its own, so that cold is cold and nothing of the user's is
 //! touched. Only the programs are warm: xtask is compiled, and mkosi's own root is made, before a clock starts.
 
+mod ibu;
 mod install;
 mod mkosi;
 
@@ -28,6 +29,12 @@ pub struct BenchArgs {
     /// Leave out the peer
     #[arg(long)]
     no_peer: bool,
+    /// Of `ibu`, only these pairs of systems
+    #[arg(long, value_enum, value_name = "PAIR")]
+    pair: Vec<ibu::Pair>,
+    /// Of `ibu`, only this part
+    #[arg(long, value_enum, value_name = "PART")]
+    only: Option<ibu::Part>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -38,12 +45,14 @@ enum What {
     Boot,
     /// Installing what `cargo xtask iso siris` made last; beside a bare copy of the same bytes
     Install,
+    /// Upgrading: bundles as they are released, beside RAUC and xdelta3
+    Ibu,
 }
 
 /// One line of the table.
 #[derive(Debug)]
 struct Row {
-    what: &'static str,
+    what: String,
     ours: String,
     beside: String,
 }
@@ -63,6 +72,10 @@ pub fn run(args: BenchArgs) -> Result<()> {
     }
     if args.what.contains(&What::Install) {
         rows.push(install(&checkout)?);
+    }
+    if args.what.contains(&What::Ibu) {
+        let pairs = if args.pair.is_empty() { ibu::Pair::value_variants() } else { &args.pair };
+        rows.extend(ibu::measure(&checkout, pairs, args.only)?);
     }
     println!("\n| what | ours | limit or peer |\n|---|---|---|");
     rows.iter().for_each(|row| println!("| {} | {} | {} |", row.what, row.ours, row.beside));
@@ -96,9 +109,9 @@ fn build(checkout: &Path, peer: bool) -> Result<Vec<Row>> {
         None => limit.to_owned(),
     };
     Ok(vec![
-        Row { what: "build, cold", ours: seconds(cold), beside: beside("720 s", |t| t.cold) },
-        Row { what: "build, agent changed", ours: seconds(changed), beside: beside("60 s", |t| t.warm) },
-        Row { what: "build, nothing changed", ours: seconds(same), beside: beside("3 s", |t| t.warm) },
+        Row { what: "build, cold".to_owned(), ours: seconds(cold), beside: beside("720 s", |t| t.cold) },
+        Row { what: "build, agent changed".to_owned(), ours: seconds(changed), beside: beside("60 s", |t| t.warm) },
+        Row { what: "build, nothing changed".to_owned(), ours: seconds(same), beside: beside("3 s", |t| t.warm) },
     ])
 }
 
@@ -122,7 +135,7 @@ fn install(checkout: &Path) -> Result<Row> {
     let ratio = times.ours.as_secs_f64() / times.bare.as_secs_f64();
     let beside = format!("zstd -dc, dd, fsync, direct read-back {}: {ratio:.2}x, limit 1.15x", seconds(times.bare));
     let ours = format!("{} for {:.1} MB", seconds(times.ours), times.bytes as f64 / 1e6);
-    Ok(Row { what: "install", ours, beside })
+    Ok(Row { what: "install".to_owned(), ours, beside })
 }
 
 fn boot(checkout: &Path) -> Result<Vec<Row>> {
@@ -139,11 +152,19 @@ fn boot(checkout: &Path) -> Result<Vec<Row>> {
         let reached = vm.guest.ok("systemctl show -P ActiveEnterTimestampMonotonic boot-complete.target")?;
         let reached = Duration::from_micros(reached.parse()?);
         let beside = format!("{} from power-on to a shell and back, {}", seconds(all), lab.accel().name());
-        rows.push(Row { what, ours: format!("{} after the kernel's start", seconds(reached)), beside });
+        rows.push(Row {
+            what: what.to_owned(),
+            ours: format!("{} after the kernel's start", seconds(reached)),
+            beside,
+        });
         if firmware == Firmware::Bios {
             let memory = vm.guest.ok("grep RssAnon: /proc/$(systemctl show -P MainPID siris-agent.service)/status")?;
             let memory = memory.trim_start_matches("RssAnon:").trim().to_owned();
-            rows.push(Row { what: "the agent's anonymous memory", ours: memory, beside: "8192 kB".to_owned() });
+            rows.push(Row {
+                what: "the agent's anonymous memory".to_owned(),
+                ours: memory,
+                beside: "8192 kB".to_owned(),
+            });
         }
         drop(vm.power_off()?);
     }
@@ -152,10 +173,15 @@ fn boot(checkout: &Path) -> Result<Vec<Row>> {
 
 /// An empty folder.
 fn fresh(dir: &Path) -> Result<PathBuf> {
+    remove(dir)?;
+    fs::create_dir_all(dir)?;
+    Ok(dir.canonicalize()?)
+}
+
+fn remove(dir: &Path) -> Result<()> {
     if dir.exists() {
         // Trees made in it may belong to other users: only rm knows them all.
         Cmd::new(Tool::Bash).args(["-c", "rm -rf --one-file-system \"$0\""]).arg(dir).run()?;
     }
-    fs::create_dir_all(dir)?;
-    Ok(dir.canonicalize()?)
+    Ok(())
 }

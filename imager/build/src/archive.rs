@@ -155,6 +155,15 @@ pub struct Wish<'a> {
     pub packages: &'a [String],
 }
 
+/// A package as the archive has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Available {
+    /// Its file.
+    pub package: LockedPackage,
+    /// Its field `Depends`.
+    pub depends: String,
+}
+
 /// The store of package files and indices below the cache directory.
 #[derive(Debug)]
 pub struct Store {
@@ -198,6 +207,28 @@ impl Store {
             wanted: wish.packages.to_vec(),
             packages,
         })
+    }
+
+    /// All versions of packages that the archive has now, by name, each the newest first, and what it depends on.
+    ///
+    /// # Errors
+    /// When the mirror cannot be reached, or has one of them in no version.
+    pub fn versions(&self, wish: &Wish<'_>) -> Result<BTreeMap<String, Vec<Available>>, ArchiveError> {
+        let config = self.configure(wish)?;
+        let apt = |tool| Cmd::new(tool).env("APT_CONFIG", &config).env("LC_ALL", "C.UTF-8");
+        let update = apt(Tool::AptGet).args(["update", "-q", "--error-on=any"]).text();
+        update.map_err(|e| self.unreachable(e))?;
+        let shown = apt(Tool::AptCache).args(["show", "--quiet"]).args(wish.packages).text();
+        let mut found: BTreeMap<String, Vec<Available>> = BTreeMap::new();
+        for stanza in stanzas(&shown.map_err(ArchiveError::Ask)?) {
+            let path = field(stanza, "Filename")?;
+            // Where the archives' own layout has its security updates.
+            let archive = if path.starts_with("pool/updates/") { Archive::Security } else { Archive::Main };
+            let package = described(stanza, archive)?;
+            let depends = field(stanza, "Depends").unwrap_or_default();
+            found.entry(package.name.clone()).or_default().push(Available { package, depends });
+        }
+        Ok(found)
     }
 
     fn unreachable(&self, error: CmdError) -> ArchiveError {
@@ -365,6 +396,30 @@ fn planned(plan: &str) -> Result<BTreeMap<String, String>, ArchiveError> {
     Ok(names)
 }
 
+/// What the package manager says of each package.
+fn stanzas(shown: &str) -> impl Iterator<Item = &str> {
+    shown.split("\n\n").filter(|stanza| !stanza.trim().is_empty())
+}
+
+fn field(stanza: &str, key: &str) -> Result<String, ArchiveError> {
+    let line = stanza.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(": "));
+    line.map(str::to_owned).ok_or_else(|| ArchiveError::Answer(format!("a package without `{key}`: {stanza}")))
+}
+
+fn described(stanza: &str, archive: Archive) -> Result<LockedPackage, ArchiveError> {
+    let name = field(stanza, "Package")?;
+    let bad = |key: &str| ArchiveError::Answer(format!("{key} of {name}"));
+    Ok(LockedPackage {
+        version: field(stanza, "Version")?,
+        architecture: field(stanza, "Architecture")?,
+        size: field(stanza, "Size")?.parse().map_err(|_| bad("Size"))?,
+        sha256: field(stanza, "SHA256")?.parse().map_err(|_| bad("SHA256"))?,
+        archive,
+        path: field(stanza, "Filename")?,
+        name,
+    })
+}
+
 fn locked(
     stanzas: &str,
     names: &BTreeMap<String, String>,
@@ -372,16 +427,9 @@ fn locked(
     mirrors: &Mirrors,
 ) -> Result<Vec<LockedPackage>, ArchiveError> {
     let mut found: BTreeMap<String, LockedPackage> = BTreeMap::new();
-    for stanza in stanzas.split("\n\n").filter(|s| !s.trim().is_empty()) {
-        let field = |key: &str| {
-            stanza
-                .lines()
-                .find_map(|l| l.strip_prefix(key)?.strip_prefix(": "))
-                .map(str::to_owned)
-                .ok_or_else(|| ArchiveError::Answer(format!("a package without `{key}`: {stanza}")))
-        };
-        let (name, version, path) = (field("Package")?, field("Version")?, field("Filename")?);
-        if names.get(&name) != Some(&version) {
+    for stanza in self::stanzas(stanzas) {
+        let (name, path) = (field(stanza, "Package")?, field(stanza, "Filename")?);
+        if names.get(&name) != Some(&field(stanza, "Version")?) {
             continue;
         }
         let encoded = path.replace('+', "%2b").replace('~', "%7e");
@@ -390,18 +438,7 @@ fn locked(
                 || l.starts_with(&format!("'{}/{path}'", mirrors.security))
         });
         let archive = if is_security { Archive::Security } else { Archive::Main };
-        let sha256 = field("SHA256")?.parse().map_err(|_| ArchiveError::Answer(format!("SHA256 of {name}")))?;
-        let size = field("Size")?.parse().map_err(|_| ArchiveError::Answer(format!("Size of {name}")))?;
-        let package = LockedPackage {
-            name: name.clone(),
-            version,
-            architecture: field("Architecture")?,
-            size,
-            sha256,
-            archive,
-            path,
-        };
-        found.insert(name, package);
+        found.insert(name, described(stanza, archive)?);
     }
     match names.keys().find(|name| !found.contains_key(*name)) {
         Some(name) => Err(ArchiveError::Answer(format!("nothing is said of {name}"))),

@@ -49,7 +49,8 @@ pub struct PatchArtefact {
     pub size: ByteSize,
 }
 
-pub(crate) type Image = Joined<File, File>;
+/// An image whose halves are files that were unpacked.
+pub type Image = Joined<File, File>;
 
 fn new_image(layers: &Layers, manifest: &Manifest) -> Result<Image, BuildError> {
     let (boot, root) = (open(&layers.boot.path.join("boot.fat"))?, open(&layers.root.path.join("root.erofs"))?);
@@ -126,8 +127,11 @@ fn one_patch(
     Ok(PatchArtefact { from: old_manifest.version, path, size: ByteSize::from_bytes(size) })
 }
 
-/// Unpacks a bundle into files of `work`, each member compared with what was signed.
-pub(crate) fn unpack(bundle: &Path, trusted: &[PublicKey], work: &Path) -> Result<(Manifest, Image), BuildError> {
+/// Unpacks a bundle into the files `tree`, `boot` and `root` of `work`, each compared with what was signed.
+///
+/// # Errors
+/// When the bundle cannot be read, is not signed by a trusted key, or a file of that name is there.
+pub fn unpack(bundle: &Path, trusted: &[PublicKey], work: &Path) -> Result<(Manifest, Image), BuildError> {
     let sound = |error: siris_ibu::bundle::BundleError| BuildError::OldBundle {
         path: bundle.to_owned(),
         source: Box::new(error),

@@ -20,9 +20,11 @@ use crate::roots::{Roots, builder};
 use crate::sbom;
 
 /// The root that everything is compiled in.
-const BUILDER: &str = "builder";
+pub(crate) const BUILDER: &str = "builder";
 /// The root of [`bmc`]: the machine room of the tests.
 const BMC: &str = "bmc";
+/// The root of [`peers`]: what upgrades are measured beside.
+const PEERS: &str = "peers";
 
 /// What to build, and where.
 #[derive(Debug, Clone)]
@@ -75,7 +77,7 @@ impl Session {
         Ok(Session { profiles, profile, cache, store })
     }
 
-    fn wanted(&self) -> Vec<String> {
+    pub(crate) fn wanted(&self) -> Vec<String> {
         let mut wanted = self.profile.packages.clone();
         wanted.push(self.profile.kernel.clone());
         wanted.sort();
@@ -83,7 +85,7 @@ impl Session {
     }
 
     /// A root of tools, which never ships: `builder`, or another one.
-    fn tools(&self, name: &str, progress: &Progress) -> Result<(Layer, Lock), BuildError> {
+    pub(crate) fn tools(&self, name: &str, progress: &Progress) -> Result<(Layer, Lock), BuildError> {
         let (install, unpack) = self.profiles.tools(name)?;
         let wanted: Vec<String> = install.iter().chain(&unpack).cloned().collect();
         let lock = Lock::load(self.profiles.dir(), name, &self.profile.suite, &wanted)?;
@@ -130,7 +132,7 @@ pub fn update(checkout: &Path, profile: &str, progress: &Progress) -> Result<Vec
     let session = Session::open(checkout, profile, progress)?;
     let dir = session.profiles.dir();
     let mut roots = vec![(session.profile.lock.as_str(), session.wanted())];
-    for name in [BUILDER, BMC] {
+    for name in [BUILDER, BMC, PEERS] {
         let (install, unpack) = session.profiles.tools(name)?;
         roots.push((name, install.into_iter().chain(unpack).collect()));
     }
@@ -187,6 +189,15 @@ pub fn tools(checkout: &Path, progress: &Progress) -> Result<Root, BuildError> {
 pub fn bmc(checkout: &Path, progress: &Progress) -> Result<Root, BuildError> {
     let session = Session::open(checkout, "siris", progress)?;
     Ok(builder(&session.tools(BMC, progress)?.0))
+}
+
+/// What upgrades are measured beside: RAUC and xdelta3.
+///
+/// # Errors
+/// When it has to be made and cannot be.
+pub fn peers(checkout: &Path, progress: &Progress) -> Result<Root, BuildError> {
+    let session = Session::open(checkout, "siris", progress)?;
+    Ok(builder(&session.tools(PEERS, progress)?.0))
 }
 
 /// All layers of a profile, up to date.

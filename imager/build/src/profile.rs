@@ -174,7 +174,7 @@ impl Profiles {
         let mut names: Vec<String> = entries
             .flatten()
             .filter_map(|e| e.file_name().to_str()?.strip_suffix(".toml").map(str::to_owned))
-            .filter(|name| !["base", "bmc", "builder"].contains(&name.as_str()))
+            .filter(|name| !["base", "bmc", "builder", "peers"].contains(&name.as_str()))
             .collect();
         names.sort();
         names

@@ -66,10 +66,12 @@ tools! {
     Mmdebstrap = "mmdebstrap", "mmdebstrap";
     NetplanGenerate = "/usr/libexec/netplan/generate", "netplan-generator";
     Nginx = "nginx", "nginx-light";
+    Openssl = "openssl", "openssl";
     Python = "python3", "python3";
     Qemu = "qemu-system-x86_64", "qemu-system-x86";
     QemuImg = "qemu-img", "qemu-utils";
     QemuIo = "qemu-io", "qemu-utils";
+    Rauc = "rauc", "rauc";
     Rustc = "rustc", "rustc";
     Ssh = "ssh", "openssh-client";
     SshKeygen = "ssh-keygen", "openssh-client";
@@ -79,6 +81,7 @@ tools! {
     Unshare = "unshare", "util-linux";
     Veritysetup = "veritysetup", "cryptsetup-bin";
     Virsh = "virsh", "libvirt-clients";
+    Xdelta3 = "xdelta3", "xdelta3";
     Zdb = "zdb", "zfsutils-linux";
     Zfs = "zfs", "zfsutils-linux";
     Zpool = "zpool", "zfsutils-linux";
