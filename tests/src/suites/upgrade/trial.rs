@@ -1,13 +1,16 @@
 //! A new system that is no good is left again by the box itself, and the old one says why.
 
+use std::fs;
+
 use anyhow::{Context, Result, ensure};
 
-use super::super::must_contain;
-use super::{GROUP, armed, restart};
+use super::super::{must_contain, standard};
+use super::{GROUP, NEWER, armed, install, restart};
 use crate::case::Case;
 use crate::lab::Bench;
 use crate::machine::Credential;
 use crate::slots;
+use crate::sources::Sources;
 use crate::vm::{BOOT, Machine, Vm};
 
 /// The suite's cases.
@@ -19,6 +22,7 @@ pub fn cases() -> Vec<Case> {
             "a new system on a full state partition gives itself up, and GRUB's environment says why",
             full,
         ),
+        Case::full(GROUP, "a new system in which a check of its profile's fails gives itself up", failed_check),
         Case::full(GROUP, "a new system whose kernel panics at each try is left again", panics),
         Case::full(GROUP, "a new system whose agent never answers gives itself up when its time is over", no_answer),
     ]
@@ -72,6 +76,33 @@ fn worse_pool(bench: &Bench<'_>) -> Result<()> {
     must_contain(&said, "slot b (0.9.0) was tried and left again: pool-degraded", "the slots")?;
     let journal = vm.guest.ok("zcat /var/lib/siris/failed-trial.journal.gz | head -5")?;
     must_contain(&journal, "kernel: Linux version", "the failed boot's journal")
+}
+
+/// A profile with two checks, of which the second fails.
+const CHECKED: &str = "schema = 1\nextends = \"siris\"\nlock = \"siris\"\n[files]\ntrees = [\"checked\"]\n\
+    [upgrade]\nchecks = [\"tests-good.service\", \"tests-bad.service\"]\n";
+
+fn failed_check(bench: &Bench<'_>) -> Result<()> {
+    let sources = Sources::copy(bench.lab.repository(), bench.dir().join("checkout"))?;
+    fs::write(sources.profile("checked"), CHECKED)?;
+    let units = sources.dir().join("image-profiles/checked/usr/lib/systemd/system");
+    fs::create_dir_all(&units)?;
+    for (name, does) in [("good", "true"), ("bad", "false")] {
+        let unit = format!("[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo looked; {does}'\n");
+        fs::write(units.join(format!("tests-{name}.service")), unit)?;
+    }
+    let out = bench.dir().join("checked");
+    let script = format!("\"$XTASK\" ibu checked --version {NEWER} --out '{}'", out.display());
+    sources.shell(&script).log(bench.dir().join("build.log")).run()?;
+
+    let mut vm = standard(bench)?;
+    install(&vm, &fs::read(out.join("latest.ibu"))?)?;
+    restart(&mut vm, "systemctl reboot")?;
+    let said = left_again(&mut vm)?;
+    must_contain(&said, "was tried and left again: check-failed: tests-bad.service did not end well", "the slots")?;
+    let looked = vm.guest.ok("zcat /var/lib/siris/failed-trial.journal.gz | grep -c 'looked$'")?;
+    ensure!(looked == "2", "{looked} of the two checks ran");
+    Ok(())
 }
 
 fn full(bench: &Bench<'_>) -> Result<()> {
