@@ -95,8 +95,9 @@ mount --rbind /dev dev; mount -t proc proc proc; mount --rbind /sys sys
 mount -t tmpfs tmpfs run; mount -t tmpfs tmpfs tmp; mount --bind /run/peers/files srv
 mkdir -p run/dbus srv/data mnt
 modprobe nbd; modprobe loop
-systemd-run --quiet --unit peers-bus chroot . dbus-daemon --system --nofork --nopidfile
-for try in 1 2 3 4 5 6 7 8 9 10; do [ ! -S run/dbus/system_bus_socket ] || exit 0; sleep 1; done; exit 1";
+systemd-run --quiet --unit peers-bus chroot /run/peers/root dbus-daemon --system --nofork --nopidfile
+for try in $(seq 60); do [ ! -S run/dbus/system_bus_socket ] || exit 0; sleep 1; done
+systemctl status --no-pager peers-bus; exit 1";
 
 /// RAUC's service, on the box whose slot `$1` runs.
 fn service(slot: &str) -> String {
@@ -104,7 +105,7 @@ fn service(slot: &str) -> String {
         "systemctl stop peers-rauc 2>/dev/null; systemctl reset-failed peers-rauc 2>/dev/null
         systemd-run --quiet --unit peers-rauc chroot /run/peers/root \
             rauc service --conf=/srv/system.conf --override-boot-slot={slot} || exit 1
-        for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
+        for try in $(seq 60); do
             chroot /run/peers/root rauc status >/dev/null 2>&1 && exit 0; sleep 1
         done; systemctl status --no-pager peers-rauc; exit 1"
     )
