@@ -211,7 +211,7 @@ fn boots_at(bench: &Bench<'_>, place: usize) -> Result<()> {
     let recorded = recorded(bench)?;
     let log = recorded.log()?;
     let cut = spread(&log, &recorded, PLACES)[place];
-    boots_after(bench, &recorded, &log, cut, place % 2 == 0).with_context(|| format!("{cut:?}"))
+    boots_after(bench, &recorded, &log, cut, place.is_multiple_of(2)).with_context(|| format!("{cut:?}"))
 }
 
 fn boots_at_ten(bench: &Bench<'_>, ten: usize) -> Result<()> {
