@@ -9,7 +9,7 @@ use super::trial::{HARM, Stage, harm};
 use super::{GROUP, armed};
 use crate::case::Case;
 use crate::lab::Bench;
-use crate::machine::Watchdog;
+use crate::machine::{Bus, Watchdog};
 use crate::slots;
 use crate::vm::BOOT;
 
@@ -35,6 +35,8 @@ fn ended(bench: &Bench<'_>, watchdog: Watchdog, stage: Stage) -> Result<()> {
     // One try has to do: the boot loader's counting is seen elsewhere.
     slots::set_environment(&machine, &[("b_tries", "1")])?;
     machine.spec_mut().watchdog = watchdog;
+    // The boot loader reads an IDE disk word by word.
+    machine.spec_mut().bus = Bus::Virtio;
     harm(&mut machine, stage, "echo 1 > /sys/fs/cgroup/init.scope/cgroup.freeze");
     let mut vm = machine.start()?;
     vm.serial.wait("SIRIS: slot b (trial, 1 tries left)", BOOT)?;
