@@ -200,6 +200,12 @@ pub(crate) fn parse_status(json: &[u8], spaces: &BTreeMap<PoolGuid, Space>) -> R
 }
 
 fn state(word: &str) -> Result<PoolState, JsonError> {
+    // The JSON has the kernel's own names where the table for people says UNAVAIL and ONLINE.
+    let word = match word {
+        "CANT_OPEN" | "CLOSED" => "UNAVAIL",
+        "HEALTHY" => "ONLINE",
+        word => word,
+    };
     Ok(word.parse::<PoolState>().map_err(UnknownStateError)?)
 }
 

@@ -53,6 +53,14 @@ fn one_unknown_state_fails_the_call() {
 }
 
 #[test]
+fn a_device_that_is_not_there_has_the_kernels_word() {
+    let spaces = parse_list(LIST).unwrap();
+    let status = text(STATUS).replace("\"OFFLINE\"", "\"CANT_OPEN\"");
+    let pools = parse_status(status.as_bytes(), &spaces).unwrap().unwrap();
+    assert!(pools.iter().any(|pool| pool.members.iter().any(|member| member.state == PoolState::Unavail)));
+}
+
+#[test]
 fn a_pool_in_one_of_the_two_only_is_no_answer() {
     let mut spaces = parse_list(LIST).unwrap();
     spaces.pop_first();
