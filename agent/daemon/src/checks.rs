@@ -40,10 +40,10 @@ fn list(reasons: &[HealthReason]) -> String {
 /// When one does not end well, or they cannot be run.
 pub fn run(root: &Root) -> Result<usize, CheckError> {
     let on_trial = crate::observe::booted_slot(root).slot.is_some_and(|slot| slots::on_trial(root, slot));
-    let settings = Settings::parse(&root.read(SETTINGS)?.unwrap_or_default())?;
     if !on_trial {
         return Ok(0);
     }
+    let settings = Settings::parse(&root.read(SETTINGS)?.unwrap_or_default())?;
     run_each(root, &settings.checks, |unit| {
         Cmd::new(Tool::Systemctl).args(["start", "--", unit]).run().map_err(|error| error.to_string())
     })

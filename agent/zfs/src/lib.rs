@@ -1,7 +1,7 @@
 //! What the agent asks of ZFS, behind one trait.
 //!
-//! Owns: the [`Zfs`] trait, the real one ([`OpenZfs`]: the `zpool` tool, and libzfs_core with the feature
-//! `libzetta`), the in-memory [`Model`] that tests drive.
+//! Owns: the traits [`Zfs`] (pools) and [`Datasets`] (what is in them), the real one of both ([`OpenZfs`]: the tools, and
+//! libzfs_core with the feature `libzetta`), the in-memory [`Model`] and [`ModelDatasets`] that tests drive.
 //! Never: decides which pool is imported; imports by force; keeps state between calls.
 //! In: names and guids as newtypes. Out: what ZFS says now, or an error; a row that cannot be read fails the call.
 

@@ -31,8 +31,7 @@ impl DatasetObject {
     }
 
     fn shown(&self) -> fdo::Result<AssetDataset> {
-        let gone = || fdo::Error::UnknownObject(format!("dataset {} is not there any more", self.guid));
-        self.agent.dataset(self.guid).ok_or_else(gone)
+        self.dataset().map_err(|gone| fdo::Error::UnknownObject(gone.to_string()))
     }
 
     fn dataset(&self) -> Result<AssetDataset, Failure> {
