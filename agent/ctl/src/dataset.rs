@@ -4,16 +4,15 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 
 use serde::Serialize;
-use siris_api::{BUS_NAME, DATASET_INTERFACE, DatasetProxy, ManagerProxy, ROOT_PATH, SnapshotRow};
+use siris_api::{DATASET_INTERFACE, DatasetProxy, ManagerProxy, SnapshotRow};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use zbus::Connection;
-use zbus::fdo::ObjectManagerProxy;
 use zbus::proxy::CacheProperties;
 
 use crate::cli::DatasetCommand;
 use crate::failure::Failure;
-use crate::pools::take;
+use crate::objects::{Properties, take, with_interface};
 use crate::text;
 
 /// Snapshots asked for at a time.
@@ -73,21 +72,18 @@ async fn find<'c>(connection: &'c Connection, name: &str) -> Result<DatasetProxy
 }
 
 async fn ask(connection: &Connection) -> Result<Vec<DatasetView>, Failure> {
-    let objects = ObjectManagerProxy::builder(connection).destination(BUS_NAME).path(ROOT_PATH).build().await?;
-    let mut datasets = Vec::new();
-    for interfaces in objects.get_managed_objects().await?.into_values() {
-        let dataset = interfaces.into_iter().find(|(name, _)| name.as_str() == DATASET_INTERFACE);
-        if let Some((_, mut properties)) = dataset {
-            datasets.push(DatasetView {
-                guid: take(&mut properties, "Guid")?,
-                name: take(&mut properties, "Name")?,
-                asset: take(&mut properties, "Asset")?,
-                used: take(&mut properties, "Used")?,
-                snapshots: take(&mut properties, "SnapshotCount")?,
-                newest: take(&mut properties, "NewestSnapshot")?,
-            });
-        }
-    }
+    let view = |mut properties: Properties| {
+        Ok(DatasetView {
+            guid: take(&mut properties, "Guid")?,
+            name: take(&mut properties, "Name")?,
+            asset: take(&mut properties, "Asset")?,
+            used: take(&mut properties, "Used")?,
+            snapshots: take(&mut properties, "SnapshotCount")?,
+            newest: take(&mut properties, "NewestSnapshot")?,
+        })
+    };
+    let found = with_interface(connection, DATASET_INTERFACE).await?;
+    let mut datasets = found.into_iter().map(view).collect::<Result<Vec<_>, Failure>>()?;
     datasets.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(datasets)
 }

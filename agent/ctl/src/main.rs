@@ -9,6 +9,7 @@ mod connect;
 mod dataset;
 mod docs;
 mod failure;
+mod objects;
 mod pools;
 mod status;
 mod support;

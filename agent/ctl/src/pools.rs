@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 
 use serde::Serialize;
-use siris_api::{BUS_NAME, ManagerProxy, POOL_INTERFACE, PoolMember, ROOT_PATH};
-use zbus::fdo::ObjectManagerProxy;
-use zbus::{Connection, OwnedVariant};
+use siris_api::{ManagerProxy, POOL_INTERFACE, PoolMember};
+use zbus::Connection;
 
 use crate::cli::PoolsCommand;
 use crate::failure::Failure;
+use crate::objects::{Properties, take, with_interface};
 use crate::text;
 
 /// A pool as the agent shows it.
@@ -62,27 +62,13 @@ async fn show(connection: &Connection, json: bool) -> Result<(), Failure> {
 
 /// Asks for every pool, in one call.
 pub async fn ask(connection: &Connection) -> Result<Vec<PoolView>, Failure> {
-    let objects = ObjectManagerProxy::builder(connection).destination(BUS_NAME).path(ROOT_PATH).build().await?;
-    let mut pools = Vec::new();
-    for interfaces in objects.get_managed_objects().await?.into_values() {
-        let pool = interfaces.into_iter().find(|(name, _)| name.as_str() == POOL_INTERFACE);
-        if let Some((_, properties)) = pool {
-            pools.push(view(properties)?);
-        }
-    }
+    let mut pools =
+        with_interface(connection, POOL_INTERFACE).await?.into_iter().map(view).collect::<Result<Vec<_>, _>>()?;
     pools.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(pools)
 }
 
-/// A property of an object, as the ObjectManager gave it.
-pub fn take<T: TryFrom<OwnedVariant>>(properties: &mut HashMap<String, OwnedVariant>, key: &str) -> Result<T, Failure> {
-    let value = properties.remove(key).and_then(|v| T::try_from(v).ok());
-    value.ok_or_else(|| {
-        Failure::unreachable(format!("the agent's object has no {key}: agent and sirisctl are of different releases"))
-    })
-}
-
-fn view(mut properties: HashMap<String, OwnedVariant>) -> Result<PoolView, Failure> {
+fn view(mut properties: Properties) -> Result<PoolView, Failure> {
     let members: Vec<PoolMember> = take(&mut properties, "Members")?;
     let member = |m: PoolMember| MemberView {
         name: m.name,
