@@ -88,10 +88,12 @@ fn contract(bench: &Bench<'_>) -> Result<()> {
         written.extend(promises(&fs::read_to_string(entry?.path())?, "org.siris."));
     }
     let vm = standard(bench)?;
-    vm.guest.ok(&format!("{NEW_POOL}new_pool tank /dev/disk/by-id/virtio-data0"))?;
-    let guid = vm.guest.ok("zpool get -Ho value guid tank")?;
+    let asset = "tank/home/agents/5d0c1a52-93c5-4b4e-8f0e-2a1d7c3be904";
+    vm.guest.ok(&format!("{NEW_POOL}new_pool tank /dev/disk/by-id/virtio-data0 && zfs create -p {asset}"))?;
+    let pool = vm.guest.ok("zpool get -Ho value guid tank")?;
+    let dataset = vm.guest.ok(&format!("zfs get -Hpo value guid {asset}"))?;
     let mut live = BTreeSet::new();
-    for path in ["", "/upgrade", &format!("/pools/{guid}")] {
+    for path in ["", "/upgrade", &format!("/pools/{pool}"), &format!("/datasets/{dataset}")] {
         let ask = format!("busctl introspect --xml-interface org.siris.Agent1 /org/siris/Agent1{path}");
         let xml = vm.guest.eventually(
             Duration::from_secs(60),
