@@ -24,6 +24,7 @@ pub mod ticker;
 pub mod trial;
 pub mod units;
 pub mod upgrade;
+pub mod vectors;
 
 /// An error with its sources, in one line.
 pub fn chain(error: &dyn std::error::Error) -> String {

@@ -3,7 +3,7 @@
 //! Owns the on-disk form of the vdev label (OpenZFS `vdev_impl.h`, `uberblock_impl.h`, `nvpair.c`). Bytes come in
 //! through `Read + Seek`, facts go out as plain data; it opens nothing, imports nothing, and never writes. Its input
 //! is whatever lies on a disk, so it takes nothing on trust: no panic, no recursion and no allocation that the bytes
-//! at hand do not bound.
+//! at hand do not bound. Resume tokens, packed the same way, are read here too.
 
 mod bytes;
 mod checksum;
@@ -13,6 +13,7 @@ mod label;
 mod nvlist;
 mod pool;
 mod read;
+mod resume;
 #[cfg(test)]
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -25,4 +26,5 @@ pub use pool::{
     Auxiliary, Conflict, Disuse, Fault, Health, Member, Pool, PoolMember, Role, Stale, StaleBecause, auxiliaries, pools,
 };
 pub use read::{Copy, LABEL_BYTES, Labels, read};
+pub use resume::{ResumeToken, ResumeTokenError};
 pub use uberblock::Uberblock;

@@ -3,6 +3,7 @@
 //! Owns: what a dataset of an asset is (`POOL/home/agents/UUID`), how a recovery point is named and taken.
 //! Never: keeps anything; ZFS is the truth about datasets and snapshots.
 
+pub mod prune;
 pub mod retention;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use crate::dataset::types::{Bookmark, Dataset, Guid, Hold, Kind, Label, Newest, Snapshot};
+use siris_zfs_label::ResumeToken;
+
+use crate::dataset::types::{Bookmark, Dataset, Guid, Hold, Kind, Label, Newest, Resume, Snapshot, Stands};
 use crate::types::DatasetName;
 
 /// A row that is not what was asked for.
@@ -61,10 +63,17 @@ pub(super) fn datasets(text: &str) -> Result<Vec<Dataset>, LineError> {
             used: used.parse().ok()?,
             encrypted: !matches!(encryption, "off" | "-"),
             origin: optional(origin)?,
-            resume_token: optional(token)?,
+            resume: (token != "-").then(|| resume(token)),
         }))
     };
     Ok(rows(text, row)?.into_iter().flatten().collect())
+}
+
+/// A token of a kind that is not known is no reason to know nothing of all the datasets.
+fn resume(token: &str) -> Resume {
+    let stands = token.parse::<ResumeToken>().ok();
+    let stands = stands.map(|said| Stands { to: Guid::new(said.to), from: said.from.map(Guid::new) });
+    Resume { token: token.to_owned(), stands }
 }
 
 fn labelled(line: &str, mark: char) -> Option<(Label, Guid, u64)> {
@@ -139,7 +148,7 @@ mod tests {
                     tank/b\t3\tvolume\t7\taes-256-gcm\ttank/a@1568402268\t-\n";
         let found = datasets(text).unwrap();
         assert_eq!(found.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["tank/a", "tank/b"]);
-        assert_eq!(found[0].resume_token.as_deref(), Some("1-abc-def"));
+        assert_eq!(found[0].resume, Some(Resume { token: "1-abc-def".to_owned(), stands: None }));
         assert!(found[1].encrypted && found[1].kind == Kind::Volume);
         assert_eq!(found[1].origin.as_ref().unwrap().to_string(), "tank/a@1568402268");
         for bad in ["tank/a\t2\tfilesystem\t50\toff\t-\n", "tank/a\tx\tfilesystem\t50\toff\t-\t-\n", "\n"] {

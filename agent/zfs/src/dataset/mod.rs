@@ -16,7 +16,8 @@ pub use lines::LineError;
 pub use model::{Content, ModelDatasets};
 pub use refusal::Refusal;
 pub use types::{
-    Bookmark, Dataset, Guid, Hold, Kind, Label, LabelError, Newest, Snapshot, SnapshotName, SnapshotNameError,
+    Bookmark, Dataset, Guid, Hold, Kind, Label, LabelError, Newest, Resume, Snapshot, SnapshotName, SnapshotNameError,
+    Stands,
 };
 
 use crate::types::{DatasetName, PoolName};
@@ -42,6 +43,9 @@ pub enum Stream {
         snapshot: SnapshotName,
         /// What the receiver has.
         base: Base,
+        /// Also every snapshot between the two, each a stream of its own behind the one before: from a
+        /// snapshot only.
+        between: bool,
         /// Blocks as they lie on disk, still encrypted.
         raw: bool,
     },

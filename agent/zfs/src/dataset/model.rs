@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use siris_host::cmd::CmdError;
 
-use super::types::{Bookmark, Dataset, Guid, Hold, Kind, Label, Newest, Snapshot, SnapshotName};
+use super::types::{Bookmark, Dataset, Guid, Hold, Kind, Label, Newest, Resume, Snapshot, SnapshotName, Stands};
 use super::{Base, Datasets, Refusal, Sending, Stream};
 use crate::types::{DatasetName, PoolName};
 use crate::{UserProperties, ZfsError};
@@ -166,10 +166,11 @@ impl State {
 
     fn shown(&self, name: &DatasetName, set: &Set) -> Dataset {
         let origin = set.origin.and_then(|guid| self.by_guid(guid));
-        let token = set.partial.as_ref().map(|partial| {
-            let token = Token { to: partial.header.to, from: partial.header.from, received: partial.records.len() };
+        let resume = set.partial.as_ref().map(|partial| {
+            let Header { to, from, .. } = partial.header;
             // Its own types serialise.
-            serde_json::to_string(&token).unwrap_or_default()
+            let token = serde_json::to_string(&Token { to, from, received: partial.records.len() }).unwrap_or_default();
+            Resume { token, stands: Some(Stands { to: Guid::new(to), from: from.map(Guid::new) }) }
         });
         Dataset {
             name: name.clone(),
@@ -178,33 +179,44 @@ impl State {
             used: set.content.values().map(|bytes| bytes.len() as u64).sum(),
             encrypted: set.encrypted,
             origin: origin.map(|(name, _, snap)| SnapshotName::new(name.clone(), snap.label.clone())),
-            resume_token: token,
+            resume,
         }
     }
 
-    /// What a stream consists of.
-    fn stream(&self, stream: &Stream) -> Result<(Header, Vec<Record>), ZfsError> {
-        let (to, from, skipped) = match stream {
-            Stream::Snapshot { snapshot, base, raw } => {
+    /// The streams that a stream consists of, one behind the other.
+    fn streams(&self, stream: &Stream) -> Result<Vec<(Header, Vec<Record>)>, ZfsError> {
+        match stream {
+            Stream::Snapshot { snapshot, base, between, raw } => {
                 let set = self.set(&snapshot.dataset)?;
                 if set.encrypted != *raw {
                     return refuse(Refusal::Other, "an encrypted dataset travels raw, and no other does");
                 }
                 let from = match base {
-                    Base::Nothing => None,
                     Base::Snapshot(base) => Some(self.snap(base)?.guid),
+                    _ if *between => return refuse(Refusal::Other, "from a snapshot only"),
+                    Base::Nothing => None,
                     Base::Bookmark(label) => {
                         let found = set.bookmarks.iter().find(|b| b.label == *label);
                         Some(found.map_or_else(|| refuse(Refusal::Missing, label), Ok)?.guid)
                     }
                 };
-                (self.snap(snapshot)?.guid, from, 0)
+                let to = self.snap(snapshot)?;
+                let after = from.and_then(|from| set.snaps.iter().find(|snap| snap.guid == from));
+                let after = after.map_or(0, |snap| snap.createtxg);
+                let passed = set.snaps.iter().filter(|s| *between && after < s.createtxg && s.createtxg < to.createtxg);
+                let steps = passed.map(|snap| snap.guid).chain([to.guid]);
+                let step = |from: &mut Option<Guid>, to: Guid| Some((from.replace(to), to));
+                steps.scan(from, step).map(|(from, to)| self.stream(to, from, 0)).collect()
             }
             Stream::Rest { token } => {
                 let Ok(token) = serde_json::from_str::<Token>(token) else { return refuse(Refusal::Corrupt, "token") };
-                (Guid::new(token.to), token.from.map(Guid::new), token.received)
+                Ok(vec![self.stream(Guid::new(token.to), token.from.map(Guid::new), token.received)?])
             }
-        };
+        }
+    }
+
+    /// What one stream consists of, without the records that came before.
+    fn stream(&self, to: Guid, from: Option<Guid>, skipped: usize) -> Result<(Header, Vec<Record>), ZfsError> {
         let Some((name, set, snap)) = self.by_guid(to) else { return refuse(Refusal::Missing, to) };
         let createtxg = |guid: Guid| {
             let own = set.snaps.iter().find(|s| s.guid == guid).map(|s| s.createtxg);
@@ -569,13 +581,16 @@ impl Datasets for ModelDatasets {
     }
 
     fn send_size(&self, stream: &Stream) -> Result<u64, ZfsError> {
-        let (_, records) = self.lock().stream(stream)?;
-        Ok(records.iter().map(|(path, bytes)| (path.len() + bytes.as_ref().map_or(0, Vec::len)) as u64).sum())
+        let streams = self.lock().streams(stream)?;
+        let records = streams.iter().flat_map(|(_, records)| records);
+        Ok(records.map(|(path, bytes)| (path.len() + bytes.as_ref().map_or(0, Vec::len)) as u64).sum())
     }
 
     fn send(&self, stream: &Stream) -> Result<Box<dyn Sending>, ZfsError> {
-        let (header, records) = self.lock().stream(stream)?;
-        let lines = [Line::Begin(header)].into_iter().chain(records.into_iter().map(Line::Record)).chain([Line::End]);
+        let streams = self.lock().streams(stream)?;
+        let lines = streams.into_iter().flat_map(|(header, records)| {
+            [Line::Begin(header)].into_iter().chain(records.into_iter().map(Line::Record)).chain([Line::End])
+        });
         let mut bytes = Vec::new();
         for line in lines {
             serde_json::to_writer(&mut bytes, &line).map_err(|error| ZfsError::Stream(error.into()))?;
@@ -588,12 +603,20 @@ impl Datasets for ModelDatasets {
         let mut lines = BufReader::new(stream).split(b'\n');
         // A line that was cut off, or is none, ends the stream; a source that fails does too.
         let mut next = || lines.next()?.ok().and_then(|line| serde_json::from_slice::<Line>(&line).ok());
-        let Some(Line::Begin(header)) = next() else { return refuse(Refusal::Corrupt, "no stream") };
+        let Some(Line::Begin(mut header)) = next() else { return refuse(Refusal::Corrupt, "no stream") };
         let mut records = Vec::new();
         loop {
             match next() {
                 Some(Line::Record(record)) => records.push(record),
-                Some(Line::End) => return self.lock().receive(dataset, header, records, true),
+                Some(Line::End) => {
+                    self.lock().receive(dataset, header, std::mem::take(&mut records), true)?;
+                    // Another one behind it; where that is missing nobody can tell.
+                    match next() {
+                        None => return Ok(()),
+                        Some(Line::Begin(following)) => header = following,
+                        Some(_) => return refuse(Refusal::Corrupt, "no stream"),
+                    }
+                }
                 Some(Line::Begin(_)) => return refuse(Refusal::Corrupt, "two streams"),
                 None => return self.lock().receive(dataset, header, records, false),
             }

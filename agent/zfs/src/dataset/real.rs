@@ -49,16 +49,16 @@ fn labelled(dataset: &DatasetName, labels: &[Label]) -> String {
 fn send_arguments(stream: &Stream) -> Vec<String> {
     match stream {
         Stream::Rest { token } => vec!["-t".to_owned(), token.clone()],
-        Stream::Snapshot { snapshot, base, raw } => {
+        Stream::Snapshot { snapshot, base, between, raw } => {
             // Large blocks, embedded and compressed ones travel as they are: nothing is inflated to be deflated again.
             let mut arguments = vec![if *raw { "-w".to_owned() } else { "-Lec".to_owned() }];
-            match base {
-                Base::Nothing => {}
-                Base::Snapshot(base) => arguments.extend(["-i".to_owned(), base.to_string()]),
-                Base::Bookmark(label) => {
-                    arguments.extend(["-i".to_owned(), format!("{}#{label}", snapshot.dataset)]);
-                }
-            }
+            let from = match base {
+                Base::Nothing => None,
+                Base::Snapshot(base) => Some(base.to_string()),
+                Base::Bookmark(label) => Some(format!("{}#{label}", snapshot.dataset)),
+            };
+            let flag = if *between { "-I" } else { "-i" };
+            arguments.extend(from.into_iter().flat_map(|from| [flag.to_owned(), from]));
             arguments.push(snapshot.to_string());
             arguments
         }
@@ -203,7 +203,7 @@ impl Datasets for OpenZfs {
 
     fn abort_receive(&self, dataset: &DatasetName) -> Result<(), ZfsError> {
         match self.dataset(dataset)? {
-            Some(found) if found.resume_token.is_some() => run(zfs(["receive", "-A", dataset.as_str()])),
+            Some(found) if found.resume.is_some() => run(zfs(["receive", "-A", dataset.as_str()])),
             _ => Ok(()),
         }
     }
@@ -238,11 +238,11 @@ mod tests {
     #[test]
     fn the_arguments_of_a_stream() {
         let snapshot: SnapshotName = "tank/a@2".parse().unwrap();
-        let stream = |base, raw| Stream::Snapshot { snapshot: snapshot.clone(), base, raw };
+        let stream = |base, raw: bool| Stream::Snapshot { snapshot: snapshot.clone(), base, between: !raw, raw };
         let bookmark = Base::Bookmark("v1".parse().unwrap());
         for (stream, arguments) in [
             (stream(Base::Nothing, false), "-Lec tank/a@2"),
-            (stream(Base::Snapshot("tank/a@1".parse().unwrap()), false), "-Lec -i tank/a@1 tank/a@2"),
+            (stream(Base::Snapshot("tank/a@1".parse().unwrap()), false), "-Lec -I tank/a@1 tank/a@2"),
             (stream(bookmark, true), "-w -i tank/a#v1 tank/a@2"),
             (Stream::Rest { token: "1-a-b".to_owned() }, "-t 1-a-b"),
         ] {

@@ -146,8 +146,26 @@ pub struct Dataset {
     pub encrypted: bool,
     /// The snapshot it is a clone of.
     pub origin: Option<SnapshotName>,
-    /// What continues a receive that broke off.
-    pub resume_token: Option<String>,
+    /// What a receive that broke off has left.
+    pub resume: Option<Resume>,
+}
+
+/// What a receive that broke off has left, to go on from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resume {
+    /// What the sender is to be given for the rest.
+    pub token: String,
+    /// What it says; `None` when that cannot be read.
+    pub stands: Option<Stands>,
+}
+
+/// How far a receive that broke off had come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stands {
+    /// The snapshot that was being received.
+    pub to: Guid,
+    /// The snapshot that the stream began from; `None` when it was full.
+    pub from: Option<Guid>,
 }
 
 /// A snapshot of a dataset that is known from the context.

@@ -20,7 +20,7 @@ fn why<T: std::fmt::Debug>(result: Result<T, ZfsError>) -> Refusal {
 }
 
 fn of(snapshot: &str, base: Base) -> Stream {
-    Stream::Snapshot { snapshot: at(snapshot), base, raw: false }
+    Stream::Snapshot { snapshot: at(snapshot), base, between: false, raw: false }
 }
 
 fn bytes(from: &ModelDatasets, stream: &Stream) -> Vec<u8> {
@@ -72,7 +72,7 @@ fn a_stream_that_breaks_off_anywhere_is_continued() {
             continue;
         }
         assert_eq!(refusal, Refusal::Incomplete);
-        let token = target.dataset(&name("t/a")).unwrap().unwrap().resume_token.unwrap();
+        let token = target.dataset(&name("t/a")).unwrap().unwrap().resume.unwrap().token;
         target.receive(&name("t/a"), &mut &bytes(&source, &Stream::Rest { token })[..]).unwrap();
         assert_eq!(target.content_at(&at("t/a@2")).unwrap(), source.content_at(&at("s/a@2")).unwrap());
     }
@@ -131,4 +131,27 @@ fn a_snapshot_is_of_all_its_datasets_or_of_none() {
     source.snapshot(&both, &label("3"), &UserProperties::new()).unwrap();
     let txg = |dataset: &str| source.snapshots(&name(dataset)).unwrap().last().unwrap().createtxg;
     assert_eq!(txg("s/a"), txg("s/b"));
+}
+
+#[test]
+fn what_lies_between_travels_too_and_stays_where_the_rest_breaks_off() {
+    let (source, _) = pair();
+    for point in ["3", "4"] {
+        source.write(&name("s/a"), point, Some(b"x")).unwrap();
+        source.snapshot(&[name("s/a")], &label(point), &UserProperties::new()).unwrap();
+    }
+    let base = Base::Snapshot(at("s/a@1"));
+    let all = Stream::Snapshot { snapshot: at("s/a@4"), base, between: true, raw: false };
+    let (first, whole) = (bytes(&source, &of("s/a@1", Base::Nothing)), bytes(&source, &all));
+    for end in 1..=whole.len() {
+        let target = ModelDatasets::new(2, &["t"]);
+        target.receive(&name("t/a"), &mut &first[..]).unwrap();
+        let came = target.receive(&name("t/a"), &mut &whole[..end]);
+        let labels: Vec<String> = target.snapshots(&name("t/a")).unwrap().iter().map(|s| s.label.to_string()).collect();
+        assert_eq!(labels, ["1", "2", "3", "4"][..labels.len()]);
+        if end == whole.len() {
+            came.unwrap();
+            assert_eq!(labels.len(), 4);
+        }
+    }
 }

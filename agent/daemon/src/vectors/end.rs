@@ -1,0 +1,189 @@
+//! One end of a vector: this machine, or another one that is reached over a link.
+//!
+//! Owns: what a vector leaves on an end (a hold and a bookmark of its base, a hold on what is being sent), and in which
+//! order, so that whatever happens in between the next one finds a base. Never: destroys a snapshot.
+
+use std::fmt::Debug;
+use std::io::Read;
+
+use siris_zfs::{Bookmark, DatasetName, Datasets, Guid, Label, Refusal, Sending, SnapshotName, Stream, ZfsError};
+
+use super::VectorId;
+use super::plan::View;
+
+/// How many snapshots are asked for their holds at once: their names are arguments of one command.
+const HOLDS: usize = 500;
+
+/// Why an end did not do what it was to.
+#[derive(Debug, thiserror::Error)]
+pub enum EndError {
+    /// ZFS refused.
+    #[error(transparent)]
+    Zfs(#[from] ZfsError),
+    /// The snapshot to be marked is gone.
+    #[error("{dataset} has no snapshot with guid {guid} any more")]
+    SnapshotGone {
+        /// The dataset.
+        dataset: DatasetName,
+        /// The guid.
+        guid: Guid,
+    },
+}
+
+impl EndError {
+    /// The stable code.
+    pub fn code(&self) -> &str {
+        match self {
+            EndError::Zfs(error) => error.code(),
+            EndError::SnapshotGone { .. } => "snapshot-gone",
+        }
+    }
+
+    /// Why ZFS refused, where it did.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            EndError::Zfs(ZfsError::Refused { why, .. }) => Some(*why),
+            EndError::Zfs(ZfsError::Stream(_)) => Some(Refusal::Incomplete),
+            _ => None,
+        }
+    }
+}
+
+/// One end of a vector. Every call blocks.
+pub trait End: Send + Sync + Debug {
+    /// What it has of a dataset; `None` when there is no such dataset.
+    ///
+    /// # Errors
+    /// When it cannot be asked. An error never means "none".
+    fn look(&self, dataset: &DatasetName) -> Result<Option<View>, EndError>;
+
+    /// Holds a snapshot for the vector, beside what it holds already: it is about to be sent.
+    ///
+    /// # Errors
+    /// When the snapshot is gone, or ZFS refuses.
+    fn pin(&self, dataset: &DatasetName, id: &VectorId, guid: Guid) -> Result<(), EndError>;
+
+    /// Makes a snapshot the vector's base: it is held and bookmarked, and what marked older ones goes.
+    ///
+    /// # Errors
+    /// As [`End::pin`].
+    fn keep(&self, dataset: &DatasetName, id: &VectorId, guid: Guid) -> Result<(), EndError>;
+
+    /// Takes back whatever the vector has marked. A dataset that is gone has nothing.
+    ///
+    /// # Errors
+    /// When ZFS refuses.
+    fn forget(&self, dataset: &DatasetName, id: &VectorId) -> Result<(), EndError>;
+
+    /// Begins to send.
+    ///
+    /// # Errors
+    /// As [`Datasets::send`].
+    fn send(&self, stream: &Stream) -> Result<Box<dyn Sending>, EndError>;
+
+    /// Receives a stream.
+    ///
+    /// # Errors
+    /// As [`Datasets::receive`].
+    fn receive(&self, dataset: &DatasetName, stream: &mut dyn Read) -> Result<(), EndError>;
+
+    /// Gives up what a receive that broke off has left.
+    ///
+    /// # Errors
+    /// When ZFS refuses.
+    fn abort_receive(&self, dataset: &DatasetName) -> Result<(), EndError>;
+}
+
+/// This machine as an end.
+#[derive(Debug, Clone, Copy)]
+pub struct Local<'a>(pub &'a dyn Datasets);
+
+impl Local<'_> {
+    fn named(&self, dataset: &DatasetName, guid: Guid) -> Result<(SnapshotName, u64), EndError> {
+        let found = self.0.snapshots(dataset)?.into_iter().find(|snapshot| snapshot.guid == guid);
+        let found = found.ok_or_else(|| EndError::SnapshotGone { dataset: dataset.clone(), guid })?;
+        Ok((SnapshotName::new(dataset.clone(), found.label), found.createtxg))
+    }
+
+    /// Takes the vector's holds on these snapshots back.
+    fn release(&self, dataset: &DatasetName, id: &VectorId, labels: &[Label]) -> Result<(), EndError> {
+        let tag = id.tag();
+        for some in labels.chunks(HOLDS) {
+            for hold in self.0.holds(dataset, some)?.into_iter().filter(|hold| hold.tag == tag) {
+                self.0.release(&SnapshotName::new(dataset.clone(), hold.label), &tag)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn own(&self, dataset: &DatasetName, id: &VectorId) -> Result<Vec<Bookmark>, EndError> {
+        let mut all = self.0.bookmarks(dataset)?;
+        all.retain(|bookmark| id.owns(&bookmark.label));
+        Ok(all)
+    }
+}
+
+impl End for Local<'_> {
+    fn look(&self, dataset: &DatasetName) -> Result<Option<View>, EndError> {
+        let Some(found) = self.0.dataset(dataset)? else { return Ok(None) };
+        let origin = match &found.origin {
+            None => None,
+            Some(origin) => {
+                let all = self.0.snapshots(&origin.dataset)?;
+                all.into_iter().find(|snapshot| snapshot.label == origin.label).map(|snapshot| snapshot.guid)
+            }
+        };
+        let (snapshots, bookmarks) = (self.0.snapshots(dataset)?, self.0.bookmarks(dataset)?);
+        Ok(Some(View { dataset: found, origin, snapshots, bookmarks }))
+    }
+
+    fn pin(&self, dataset: &DatasetName, id: &VectorId, guid: Guid) -> Result<(), EndError> {
+        let (snapshot, _) = self.named(dataset, guid)?;
+        Ok(self.0.hold(&snapshot, &id.tag())?)
+    }
+
+    fn keep(&self, dataset: &DatasetName, id: &VectorId, guid: Guid) -> Result<(), EndError> {
+        let (snapshot, createtxg) = self.named(dataset, guid)?;
+        // The new one is there before the old ones go.
+        self.0.hold(&snapshot, &id.tag())?;
+        let own = self.own(dataset, id)?;
+        if !own.iter().any(|bookmark| bookmark.guid == guid) {
+            self.0.bookmark(&snapshot, &id.bookmark(guid))?;
+        }
+        let old: Vec<&Bookmark> = own.iter().filter(|bookmark| bookmark.guid != guid).collect();
+        // What is held lies between the oldest base that is still marked and the new one, or is pinned behind that.
+        let oldest = old.iter().map(|bookmark| bookmark.createtxg).min().unwrap_or(0);
+        let passed =
+            self.0.snapshots(dataset)?.into_iter().filter(|s| oldest <= s.createtxg && s.createtxg < createtxg);
+        self.release(dataset, id, &passed.map(|snapshot| snapshot.label).collect::<Vec<_>>())?;
+        // Last: they say where to look for holds.
+        for bookmark in old {
+            self.0.destroy_bookmark(dataset, &bookmark.label)?;
+        }
+        Ok(())
+    }
+
+    fn forget(&self, dataset: &DatasetName, id: &VectorId) -> Result<(), EndError> {
+        if self.0.dataset(dataset)?.is_none() {
+            return Ok(());
+        }
+        let all: Vec<Label> = self.0.snapshots(dataset)?.into_iter().map(|snapshot| snapshot.label).collect();
+        self.release(dataset, id, &all)?;
+        for bookmark in self.own(dataset, id)? {
+            self.0.destroy_bookmark(dataset, &bookmark.label)?;
+        }
+        Ok(())
+    }
+
+    fn send(&self, stream: &Stream) -> Result<Box<dyn Sending>, EndError> {
+        Ok(self.0.send(stream)?)
+    }
+
+    fn receive(&self, dataset: &DatasetName, stream: &mut dyn Read) -> Result<(), EndError> {
+        Ok(self.0.receive(dataset, stream)?)
+    }
+
+    fn abort_receive(&self, dataset: &DatasetName) -> Result<(), EndError> {
+        Ok(self.0.abort_receive(dataset)?)
+    }
+}

@@ -1,0 +1,176 @@
+//! One sync of a vector, from a look at both ends to the last snapshot sent.
+//!
+//! Owns: the order of steps. Whatever stops it, and wherever, beginning again finishes the work: nothing is remembered
+//! but what lies in ZFS. Never: tries again by itself (who runs it does, with pauses).
+
+use siris_zfs::{DatasetName, Guid, Refusal, Stream};
+
+use super::VectorId;
+use super::end::{End, EndError};
+use super::plan::{Obstacle, Step, View, plan};
+
+/// Why a sync did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// Somebody has to decide.
+    #[error(transparent)]
+    Obstacle(#[from] Obstacle),
+    /// The source failed.
+    #[error("the source failed")]
+    Source(#[source] EndError),
+    /// The target failed.
+    #[error("the target failed")]
+    Target(#[source] EndError),
+    /// Both did: one of them because of the other.
+    #[error("the stream broke off: the source failed ({}), and so did the target", crate::chain(.source_failed))]
+    Both {
+        /// The source's failure.
+        source_failed: Box<EndError>,
+        /// The target's failure.
+        #[source]
+        target_failed: EndError,
+    },
+    /// A stream was received, and the target is as it was.
+    #[error("a stream was sent to its end, and the target is as it was before")]
+    Stuck,
+    /// Somebody has stopped it.
+    #[error("it was stopped")]
+    Stopped,
+}
+
+impl SyncError {
+    /// The stable code.
+    pub fn code(&self) -> &str {
+        match self {
+            SyncError::Obstacle(obstacle) => obstacle.code(),
+            SyncError::Source(error) | SyncError::Target(error) => error.code(),
+            SyncError::Both { target_failed, .. } => target_failed.code(),
+            SyncError::Stuck => "sync-stuck",
+            SyncError::Stopped => "stopped",
+        }
+    }
+}
+
+/// What is to be synced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// The vector.
+    pub id: VectorId,
+    /// The dataset on the source.
+    pub source: DatasetName,
+    /// The dataset on the target.
+    pub target: DatasetName,
+}
+
+/// What a sync tells on its way, and is told.
+pub trait Watch {
+    /// A stream begins.
+    fn begins(&mut self, stream: &Stream);
+    /// So many bytes of it are on their way now. `false` stops it.
+    fn passes(&mut self, bytes: u64) -> bool;
+}
+
+/// Nobody watches.
+impl Watch for () {
+    fn begins(&mut self, _stream: &Stream) {}
+
+    fn passes(&mut self, _bytes: u64) -> bool {
+        true
+    }
+}
+
+/// Sends until the target has what the source has; gives the guid of the newest snapshot of both.
+///
+/// # Errors
+/// When it does not come to its end. Run again, it goes on.
+pub fn sync(pair: &Pair, source: &dyn End, target: &dyn End, watch: &mut dyn Watch) -> Result<Guid, SyncError> {
+    let mut before: Option<Step> = None;
+    loop {
+        let ours = source.look(&pair.source).map_err(SyncError::Source)?;
+        let ours = ours.ok_or_else(|| Obstacle::SourceMissing(pair.source.to_string()))?;
+        let theirs = target.look(&pair.target).map_err(SyncError::Target)?;
+        settle(pair, source, target, &ours, theirs.as_ref())?;
+        let step = plan(&pair.id, &ours, theirs.as_ref())?;
+        if before.as_ref() == Some(&step) {
+            return Err(SyncError::Stuck);
+        }
+        match &step {
+            Step::UpToDate { base } => return Ok(*base),
+            Step::Abort => target.abort_receive(&pair.target).map_err(SyncError::Target)?,
+            Step::Resume { token, to } => {
+                transfer(pair, source, target, &Stream::Rest { token: token.clone() }, *to, watch)?;
+            }
+            Step::Send { stream, to } => transfer(pair, source, target, stream, *to, watch)?,
+        }
+        before = Some(step);
+    }
+}
+
+/// Marks the newest snapshot of the target, where the source has it too, as the base of both: first on the target.
+fn settle(
+    pair: &Pair,
+    source: &dyn End,
+    target: &dyn End,
+    ours: &View,
+    theirs: Option<&View>,
+) -> Result<(), SyncError> {
+    let newest = theirs.and_then(|theirs| Some((theirs, theirs.snapshots.last()?)));
+    let Some((theirs, newest)) = newest.filter(|(_, newest)| ours.snapshot(newest.guid).is_some()) else {
+        return Ok(());
+    };
+    let only = |view: &View| {
+        let mut own = view.bookmarks.iter().filter(|bookmark| pair.id.owns(&bookmark.label));
+        own.next().is_some_and(|bookmark| bookmark.guid == newest.guid) && own.next().is_none()
+    };
+    if !only(theirs) {
+        target.keep(&pair.target, &pair.id, newest.guid).map_err(SyncError::Target)?;
+    }
+    if !only(ours) {
+        source.keep(&pair.source, &pair.id, newest.guid).map_err(SyncError::Source)?;
+    }
+    Ok(())
+}
+
+fn transfer(
+    pair: &Pair,
+    source: &dyn End,
+    target: &dyn End,
+    stream: &Stream,
+    to: Guid,
+    watch: &mut dyn Watch,
+) -> Result<(), SyncError> {
+    source.pin(&pair.source, &pair.id, to).map_err(SyncError::Source)?;
+    let sending = source.send(stream).map_err(SyncError::Source)?;
+    watch.begins(stream);
+    let mut watched = Watched { sending, watch, stopped: false };
+    let received = target.receive(&pair.target, &mut watched);
+    let Watched { sending, stopped, .. } = watched;
+    // A stream that nobody reads any more ends in an error of its own; what the target said goes first.
+    let sent = sending.finish();
+    match (sent, received) {
+        _ if stopped => Err(SyncError::Stopped),
+        (Ok(()), Ok(())) => Ok(()),
+        (Err(error), Ok(())) => Err(SyncError::Source(error.into())),
+        (_, Err(error)) if error.refusal() == Some(Refusal::Modified) => Err(Obstacle::TargetModified.into()),
+        (Ok(()), Err(error)) => Err(SyncError::Target(error)),
+        (Err(sent), Err(target_failed)) => Err(SyncError::Both { source_failed: Box::new(sent.into()), target_failed }),
+    }
+}
+
+/// A stream, watched.
+struct Watched<'a> {
+    sending: Box<dyn siris_zfs::Sending>,
+    watch: &'a mut dyn Watch,
+    stopped: bool,
+}
+
+impl std::io::Read for Watched<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.sending.read(buffer)?;
+        if self.watch.passes(n as u64) {
+            return Ok(n);
+        }
+        self.stopped = true;
+        Err(std::io::Error::other("stopped"))
+    }
+}

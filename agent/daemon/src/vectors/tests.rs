@@ -1,0 +1,461 @@
+mod ports;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use siris_zfs::{Content, DatasetName, Datasets, Guid, Hold, Label, ModelDatasets, SnapshotName, UserProperties};
+
+use super::end::{End, Local};
+use super::needs::Side;
+use super::plan::{Obstacle, Step, plan};
+use super::sync::{Pair, SyncError, sync};
+use super::{VectorId, needs};
+use crate::datasets::prune;
+use crate::datasets::retention::Policy;
+use ports::{Blows, Far, Fuse, Fused, Mutant, Mutated};
+
+fn name(text: &str) -> DatasetName {
+    text.parse().unwrap()
+}
+
+fn id(number: u64) -> VectorId {
+    VectorId { device: uuid::Uuid::from_u128(0xd), number }
+}
+
+fn pair(number: u64, source: &str, target: &str) -> Pair {
+    Pair { id: id(number), source: name(source), target: name(target) }
+}
+
+/// Three machines. A sends to B and to C; B sends what it has to C too.
+struct World {
+    machines: [ModelDatasets; 3],
+    vectors: [(Pair, usize, usize); 3],
+    now: u64,
+    /// What was in each snapshot when it was taken.
+    taken: RefCell<BTreeMap<Guid, Content>>,
+    /// What was ever seen in each place.
+    seen: RefCell<[BTreeSet<Guid>; 4]>,
+    mutant: Option<Mutant>,
+}
+
+const A: usize = 0;
+const B: usize = 1;
+const C: usize = 2;
+/// The dataset on each machine, and the second one on C.
+const PLACES: [(usize, &str); 4] = [(A, "a/x"), (B, "b/x"), (C, "c/x"), (C, "c/y")];
+
+impl World {
+    fn new() -> Self {
+        World::with(None)
+    }
+
+    fn with(mutant: Option<Mutant>) -> Self {
+        let machines = [("a", 1), ("b", 2), ("c", 3)].map(|(pool, seed)| ModelDatasets::new(seed, &[pool]));
+        machines[A].create(&name("a/x")).unwrap();
+        let vectors = [(pair(1, "a/x", "b/x"), A, B), (pair(2, "a/x", "c/x"), A, C), (pair(3, "b/x", "c/y"), B, C)];
+        World { machines, vectors, now: 1000, taken: RefCell::default(), seen: RefCell::default(), mutant }
+    }
+
+    fn point(&mut self) {
+        self.now += 1;
+        let label = Label::of_epoch(self.now);
+        let zfs = &self.machines[A];
+        zfs.snapshot(&[name("a/x")], &label, &UserProperties::new()).unwrap();
+        let newest = zfs.snapshots(&name("a/x")).unwrap().pop().unwrap();
+        let content = zfs.content_at(&SnapshotName::new(name("a/x"), label)).unwrap();
+        self.taken.borrow_mut().insert(newest.guid, content);
+    }
+
+    fn ends(&self, vector: usize, fuse: &Fuse) -> (&Pair, Mutated<'_>, Mutated<'_>) {
+        let (pair, source, target) = &self.vectors[vector];
+        (pair, self.port(*source, fuse), self.port(*target, fuse))
+    }
+
+    fn port(&self, machine: usize, fuse: &Fuse) -> Mutated<'_> {
+        Mutated(Fused(&self.machines[machine], fuse.clone()), self.mutant)
+    }
+
+    fn sync(&self, vector: usize) -> Result<Guid, SyncError> {
+        let (pair, source, target) = self.ends(vector, &Fuse::none());
+        sync(pair, &Local(&source), &Local(&target), &mut ())
+    }
+
+    fn of_dataset(&self, machine: usize, dataset: &DatasetName) -> Vec<(VectorId, Side)> {
+        let mut found = Vec::new();
+        for (pair, source, target) in &self.vectors {
+            if (*source, &pair.source) == (machine, dataset) {
+                found.push((pair.id, Side::Source));
+            }
+            if (*target, &pair.target) == (machine, dataset) {
+                found.push((pair.id, Side::Target));
+            }
+        }
+        found
+    }
+
+    fn prune(&self, place: usize, keep: u64) -> Result<(), TestCaseError> {
+        let (machine, dataset) = (PLACES[place].0, name(PLACES[place].1));
+        let zfs = self.port(machine, &Fuse::none());
+        let policy = Policy { all: keep, ..Policy::default() };
+        let mut vectors = self.of_dataset(machine, &dataset);
+        if self.mutant == Some(Mutant::PruneWithoutAsking) {
+            vectors.clear();
+        }
+        let Some(decisions) = prune::decisions(&zfs, &dataset, &vectors, &policy, self.now).unwrap() else {
+            return Ok(());
+        };
+        let guids = || self.machines[machine].snapshots(&dataset).unwrap().into_iter().map(|snapshot| snapshot.guid);
+        let before: BTreeSet<Guid> = guids().collect();
+        let went =
+            prune::apply(&zfs, &dataset, &decisions).map_err(|error| TestCaseError::fail(crate::chain(&error)))?;
+        let now: BTreeSet<Guid> = guids().collect();
+        prop_assert_eq!(before.len() - now.len(), went);
+        // What goes has arrived wherever it was to be sent.
+        let seen = self.seen.borrow();
+        for (pair, source, target) in &self.vectors {
+            if (*source, &pair.source) == (machine, &dataset) {
+                let there = PLACES.iter().position(|(m, d)| m == target && name(d) == pair.target).unwrap();
+                prop_assert!(
+                    before.difference(&now).all(|guid| seen[there].contains(guid)),
+                    "{} has lost one",
+                    pair.id
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// What has to hold at every moment.
+    fn check(&self) -> Result<(), TestCaseError> {
+        let taken = self.taken.borrow();
+        for (place, (machine, dataset)) in PLACES.into_iter().enumerate() {
+            let zfs = &self.machines[machine];
+            if zfs.dataset(&name(dataset)).unwrap().is_none() {
+                continue;
+            }
+            for snapshot in zfs.snapshots(&name(dataset)).unwrap() {
+                let at = SnapshotName::new(name(dataset), snapshot.label.clone());
+                prop_assert_eq!(Some(&zfs.content_at(&at).unwrap()), taken.get(&snapshot.guid));
+                self.seen.borrow_mut()[place].insert(snapshot.guid);
+            }
+        }
+        Ok(())
+    }
+
+    /// A sync ends well, or fails of what was done to it; B has nothing to send before it has received something.
+    fn expect(&self, vector: usize, ended: Result<Guid, SyncError>, was_disturbed: bool) -> Result<(), TestCaseError> {
+        let (pair, source, target) = &self.vectors[vector];
+        let newest = |machine: usize, dataset: &DatasetName| {
+            self.machines[machine].snapshots(dataset).ok().and_then(|mut all| all.pop()).map(|snapshot| snapshot.guid)
+        };
+        let ours = newest(*source, &pair.source);
+        match ended {
+            Ok(guid) => {
+                prop_assert_eq!(ours, Some(guid));
+                prop_assert_eq!(newest(*target, &pair.target), Some(guid));
+            }
+            Err(SyncError::Obstacle(Obstacle::NoPoints | Obstacle::SourceMissing(_))) if ours.is_none() => {}
+            Err(SyncError::Obstacle(obstacle)) => prop_assert!(false, "{obstacle}"),
+            Err(error) => prop_assert!(was_disturbed, "{}", crate::chain(&error)),
+        }
+        Ok(())
+    }
+
+    /// After a sync of each vector that nothing disturbs: all the same, and nothing is left over.
+    fn finish(&self) -> Result<(), TestCaseError> {
+        for vector in 0..self.vectors.len() {
+            self.sync(vector)
+                .map_err(|error| TestCaseError::fail(format!("vector {vector}: {}", crate::chain(&error))))?;
+        }
+        self.check()?;
+        let newest = |machine: usize, dataset: &str| {
+            self.machines[machine].snapshots(&name(dataset)).unwrap().pop().map(|snapshot| snapshot.guid)
+        };
+        for (machine, dataset) in PLACES {
+            prop_assert_eq!(newest(machine, dataset), newest(A, "a/x"));
+            let zfs = &self.machines[machine];
+            prop_assert!(zfs.dataset(&name(dataset)).unwrap().unwrap().resume.is_none());
+            let base = newest(machine, dataset).unwrap();
+            let all = zfs.snapshots(&name(dataset)).unwrap();
+            let labels: Vec<Label> = all.iter().map(|snapshot| snapshot.label.clone()).collect();
+            let last = labels.last().cloned().unwrap();
+            let mut holds: Vec<Hold> = Vec::new();
+            let mut bookmarks: Vec<Label> = Vec::new();
+            for (id, _) in self.of_dataset(machine, &name(dataset)) {
+                holds.push(Hold { label: last.clone(), tag: id.tag() });
+                bookmarks.push(id.bookmark(base));
+            }
+            holds.sort();
+            prop_assert_eq!(zfs.holds(&name(dataset), &labels).unwrap(), holds);
+            let mut found: Vec<Label> = zfs.bookmarks(&name(dataset)).unwrap().into_iter().map(|b| b.label).collect();
+            found.sort();
+            bookmarks.sort();
+            prop_assert_eq!(found, bookmarks);
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Write(u8, Option<u8>),
+    Point,
+    Sync(usize),
+    Cut(usize, u16),
+    Fail(usize, u8, Blows),
+    Prune(usize, u8),
+    Rename(usize, u8),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let blows = prop_oneof![Just(Blows::Before), Just(Blows::Behind), Just(Blows::Once)];
+    prop_oneof![
+        2 => (0..6u8, proptest::option::of(any::<u8>())).prop_map(|(path, value)| Op::Write(path, value)),
+        3 => Just(Op::Point),
+        1 => (0..3usize).prop_map(Op::Sync),
+        2 => (0..3usize, 0..2000u16).prop_map(|(vector, bytes)| Op::Cut(vector, bytes)),
+        3 => (0..3usize, 0..40u8, blows).prop_map(|(vector, calls, blows)| Op::Fail(vector, calls, blows)),
+        2 => (0..4usize, 0..4u8).prop_map(|(place, keep)| Op::Prune(place, keep)),
+        1 => (0..4usize, any::<u8>()).prop_map(|(place, which)| Op::Rename(place, which)),
+    ]
+}
+
+fn run(ops: &[Op], mutant: Option<Mutant>) -> Result<(), TestCaseError> {
+    let mut world = World::with(mutant);
+    world.point();
+    for (number, op) in ops.iter().enumerate() {
+        match *op {
+            Op::Write(path, value) => {
+                let bytes = value.map(|value| vec![value; 40]);
+                world.machines[A].write(&name("a/x"), &format!("f{path}"), bytes.as_deref()).unwrap();
+            }
+            Op::Point => world.point(),
+            Op::Sync(vector) => world.expect(vector, world.sync(vector), false)?,
+            Op::Cut(vector, bytes) => {
+                let (pair, source, target) = world.ends(vector, &Fuse::none());
+                let far = Far(Local(&target), u64::from(bytes) + 1);
+                world.expect(vector, sync(pair, &Local(&source), &far, &mut ()), true)?;
+            }
+            Op::Fail(vector, calls, blows) => {
+                let fuse = Fuse::after(i64::from(calls), blows);
+                let (pair, source, target) = world.ends(vector, &fuse);
+                let ended = sync(pair, &Local(&source), &Local(&target), &mut ());
+                world.expect(vector, ended, fuse.has_blown())?;
+            }
+            Op::Prune(place, keep) => world.prune(place, u64::from(keep))?,
+            Op::Rename(place, which) => {
+                let (machine, dataset) = (PLACES[place].0, name(PLACES[place].1));
+                let zfs = &world.machines[machine];
+                let all = zfs.dataset(&dataset).unwrap().map_or_else(Vec::new, |_| zfs.snapshots(&dataset).unwrap());
+                if let Some(one) = all.get(usize::from(which) % all.len().max(1)) {
+                    let label = format!("renamed-{number}").parse().unwrap();
+                    zfs.rename_snapshot(&SnapshotName::new(dataset, one.label.clone()), &label).unwrap();
+                }
+            }
+        }
+        world.check()?;
+    }
+    world.finish()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_the_next_sync_completes_and_nothing_is_left_over(ops in prop::collection::vec(op(), 1..40)) {
+        run(&ops, None)?;
+    }
+}
+
+#[test]
+fn each_broken_rule_is_found() {
+    use Mutant::{MatchByName, PruneWithoutAsking, SkipHold, SwallowFailure};
+    for mutant in [MatchByName, SkipHold, SwallowFailure, PruneWithoutAsking] {
+        let config =
+            ProptestConfig { cases: 2000, failure_persistence: None, max_shrink_iters: 0, ..Default::default() };
+        let mut runner = proptest::test_runner::TestRunner::new(config);
+        let found = runner.run(&prop::collection::vec(op(), 1..40), |ops| run(&ops, Some(mutant)));
+        assert!(found.is_err(), "{mutant:?} goes unseen");
+    }
+}
+
+/// Every call of a sync at which the process can be killed, with and without the call's effect; and every byte at which
+/// the link can be cut.
+#[test]
+fn a_sync_that_is_stopped_anywhere_is_finished_by_the_next() {
+    let prepared = || {
+        let mut world = World::new();
+        for step in 0..4u8 {
+            world.machines[A].write(&name("a/x"), &format!("f{step}"), Some(&[step; 100])).unwrap();
+            world.point();
+            if step == 0 {
+                world.sync(0).unwrap();
+            }
+        }
+        world
+    };
+    let mut calls = 0;
+    for blows in [Blows::Before, Blows::Behind, Blows::Once] {
+        for at in 0.. {
+            let world = prepared();
+            let fuse = Fuse::after(at, blows);
+            let (pair, source, target) = world.ends(0, &fuse);
+            let ended = sync(pair, &Local(&source), &Local(&target), &mut ());
+            world.check().unwrap();
+            world.prune(0, 0).unwrap();
+            world.prune(1, 0).unwrap();
+            world.finish().unwrap();
+            if !fuse.has_blown() {
+                ended.unwrap();
+                calls = at;
+                break;
+            }
+        }
+    }
+    assert!(calls > 20, "only {calls} calls were seen");
+    for bytes in 1.. {
+        let world = prepared();
+        let (pair, source, target) = world.ends(0, &Fuse::none());
+        let ended = sync(pair, &Local(&source), &Far(Local(&target), bytes), &mut ());
+        world.finish().unwrap();
+        if ended.is_ok() {
+            assert!(bytes > 500, "the link was cut at {bytes} bytes only");
+            break;
+        }
+    }
+}
+
+fn synced() -> World {
+    let mut world = World::new();
+    world.point();
+    world.sync(0).unwrap();
+    world.machines[A].write(&name("a/x"), "f", Some(b"1")).unwrap();
+    world.point();
+    world.sync(0).unwrap();
+    world
+}
+
+fn obstacle(world: &World) -> Obstacle {
+    let state = || {
+        let all = |machine: usize, dataset: &str| {
+            (
+                world.machines[machine].snapshots(&name(dataset)).ok(),
+                world.machines[machine].content(&name(dataset)).ok(),
+            )
+        };
+        (all(A, "a/x"), all(B, "b/x"))
+    };
+    let before = state();
+    let obstacle = match world.sync(0) {
+        Err(SyncError::Obstacle(obstacle)) => obstacle,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(state(), before, "{obstacle} was told, and something was changed");
+    obstacle
+}
+
+#[test]
+fn ends_that_do_not_fit_have_a_name_and_stay_as_they_are() {
+    // Written to on the target.
+    let mut world = synced();
+    world.point();
+    world.machines[B].write(&name("b/x"), "own", Some(b"2")).unwrap();
+    assert_eq!(obstacle(&world), Obstacle::TargetModified);
+
+    // A snapshot of the target's own.
+    let mut world = synced();
+    world.machines[B].snapshot(&[name("b/x")], &"own".parse().unwrap(), &UserProperties::new()).unwrap();
+    world.point();
+    assert_eq!(obstacle(&world).code(), "target-diverged");
+
+    // The source went back behind what was sent.
+    let mut world = synced();
+    let zfs = &world.machines[A];
+    Local(zfs).forget(&name("a/x"), &id(1)).unwrap();
+    zfs.destroy_snapshots(&name("a/x"), &["1002".parse().unwrap()]).unwrap();
+    zfs.roll_back(&name("a/x")).unwrap();
+    world.point();
+    assert_eq!(obstacle(&world).code(), "source-rolled-back");
+
+    // Others, of the same name.
+    let mut world = World::new();
+    world.point();
+    world.machines[B].create(&name("b/x")).unwrap();
+    assert_eq!(obstacle(&world).code(), "target-taken");
+    world.machines[B].snapshot(&[name("b/x")], &"1001".parse().unwrap(), &UserProperties::new()).unwrap();
+    assert_eq!(obstacle(&world).code(), "nothing-in-common");
+
+    let mut world = synced();
+    world.point();
+    let renamed: Label = "1003".parse().unwrap();
+    world.machines[B].rename_snapshot(&"b/x@1001".parse().unwrap(), &renamed).unwrap();
+    assert_eq!(obstacle(&world), Obstacle::NameTaken(renamed));
+}
+
+#[test]
+fn a_clone_goes_on_where_its_dataset_was_once_it_is_promoted() {
+    let world = synced();
+    let zfs = &world.machines[A];
+    zfs.clone_snapshot(&"a/x@1002".parse().unwrap(), &name("a/clone")).unwrap();
+    zfs.write(&name("a/clone"), "g", Some(b"3")).unwrap();
+    zfs.snapshot(&[name("a/clone")], &"1003".parse().unwrap(), &UserProperties::new()).unwrap();
+    let pair = pair(1, "a/clone", "b/x");
+    let go = || sync(&pair, &Local(zfs), &Local(&world.machines[B]), &mut ());
+    assert!(matches!(go(), Err(SyncError::Obstacle(Obstacle::SourceIsClone { .. }))));
+    zfs.promote(&name("a/clone")).unwrap();
+    go().unwrap();
+    assert_eq!(world.machines[B].content(&name("b/x")).unwrap(), zfs.content(&name("a/clone")).unwrap());
+}
+
+#[test]
+fn a_rest_that_nothing_continues_is_given_up() {
+    let world = synced();
+    let pair = &world.vectors[0].0;
+    let (source, target) = (&world.machines[A], &world.machines[B]);
+    source.snapshot(&[name("a/x")], &"aside".parse().unwrap(), &UserProperties::new()).unwrap();
+    source.write(&name("a/x"), "f", Some(&[7; 300])).unwrap();
+    source.snapshot(&[name("a/x")], &"gone".parse().unwrap(), &UserProperties::new()).unwrap();
+    sync(pair, &Local(source), &Far(Local(target), 500), &mut ()).unwrap_err();
+    assert!(target.dataset(&name("b/x")).unwrap().unwrap().resume.is_some());
+    Local(source).forget(&name("a/x"), &id(1)).unwrap();
+    source.destroy_snapshots(&name("a/x"), &["gone".parse().unwrap()]).unwrap();
+    source.roll_back(&name("a/x")).unwrap();
+    source.snapshot(&[name("a/x")], &"next".parse().unwrap(), &UserProperties::new()).unwrap();
+    let view = |zfs: &ModelDatasets, dataset: &str| Local(zfs).look(&name(dataset)).unwrap().unwrap();
+    assert_eq!(plan(&id(1), &view(source, "a/x"), Some(&view(target, "b/x"))), Ok(Step::Abort));
+    world.sync(0).unwrap();
+    assert_eq!(target.content(&name("b/x")).unwrap(), source.content(&name("a/x")).unwrap());
+}
+
+#[test]
+fn what_is_queued_and_what_is_gone_on_from_stays() {
+    let mut world = synced();
+    world.point();
+    let view = Local(&world.machines[A]).look(&name("a/x")).unwrap().unwrap();
+    let needs = needs::needs(&view, &world.of_dataset(A, &name("a/x")));
+    let words = |n: usize| needs[&view.snapshots[n].guid].iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(words(0), [format!("vector {} has yet to send it", id(2))]);
+    assert_eq!(words(1)[0], format!("vector {} goes on from it", id(1)));
+    assert_eq!(words(2).len(), 2);
+    // Nothing needs the older ones once they are sent everywhere.
+    world.sync(0).unwrap();
+    world.sync(1).unwrap();
+    world.check().unwrap();
+    world.prune(0, 0).unwrap();
+    assert_eq!(world.machines[A].snapshots(&name("a/x")).unwrap().len(), 1);
+}
+
+#[test]
+fn an_id_has_one_spelling_and_finds_its_own_marks() {
+    let text = "0000000d-0000-0000-0000-000000000000_7";
+    let id: VectorId = text.parse().unwrap();
+    assert_eq!(id.to_string(), text);
+    for bad in ["", "_7", "0000000d-0000-0000-0000-000000000000_07", "0000000D-0000-0000-0000-000000000000_7"] {
+        assert!(bad.parse::<VectorId>().is_err(), "{bad}");
+    }
+    assert!("0000000d-0000-0000-0000-000000000000_0".parse::<VectorId>().is_err());
+    let seventy: VectorId = format!("{text}7").parse().unwrap();
+    let mark = id.bookmark(Guid::new(5));
+    assert!(id.owns(&mark) && !seventy.owns(&mark) && !id.owns(&seventy.bookmark(Guid::new(5))));
+}
