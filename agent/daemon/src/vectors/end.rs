@@ -6,6 +6,7 @@
 use std::fmt::Debug;
 use std::io::Read;
 
+use siris_host::cmd::CmdError;
 use siris_zfs::{Bookmark, DatasetName, Datasets, Guid, Label, Refusal, Sending, SnapshotName, Stream, ZfsError};
 
 use super::VectorId;
@@ -20,6 +21,20 @@ pub enum EndError {
     /// ZFS refused.
     #[error(transparent)]
     Zfs(#[from] ZfsError),
+    /// The other machine refused.
+    #[error("{text}")]
+    Peer {
+        /// The stable code.
+        code: String,
+        /// What it said.
+        text: String,
+    },
+    /// The other machine is not to be reached, or the way to it broke.
+    #[error("the way to the other machine is broken")]
+    Link(#[source] CmdError),
+    /// The other machine speaks another language.
+    #[error("the other machine's answer is not known: is it of another version?")]
+    Answer(#[source] serde_json::Error),
     /// The snapshot to be marked is gone.
     #[error("{dataset} has no snapshot with guid {guid} any more")]
     SnapshotGone {
@@ -35,6 +50,9 @@ impl EndError {
     pub fn code(&self) -> &str {
         match self {
             EndError::Zfs(error) => error.code(),
+            EndError::Peer { code, .. } => code,
+            EndError::Link(_) => "link-broken",
+            EndError::Answer(_) => "peer-unknown-answer",
             EndError::SnapshotGone { .. } => "snapshot-gone",
         }
     }
@@ -43,7 +61,8 @@ impl EndError {
     pub fn refusal(&self) -> Option<Refusal> {
         match self {
             EndError::Zfs(ZfsError::Refused { why, .. }) => Some(*why),
-            EndError::Zfs(ZfsError::Stream(_)) => Some(Refusal::Incomplete),
+            EndError::Zfs(ZfsError::Stream(_)) | EndError::Link(_) => Some(Refusal::Incomplete),
+            EndError::Peer { code, .. } => Refusal::with_code(code),
             _ => None,
         }
     }
@@ -75,11 +94,11 @@ pub trait End: Send + Sync + Debug {
     /// When ZFS refuses.
     fn forget(&self, dataset: &DatasetName, id: &VectorId) -> Result<(), EndError>;
 
-    /// Begins to send.
+    /// Begins to send a stream of the dataset.
     ///
     /// # Errors
     /// As [`Datasets::send`].
-    fn send(&self, stream: &Stream) -> Result<Box<dyn Sending>, EndError>;
+    fn send(&self, dataset: &DatasetName, stream: &Stream) -> Result<Box<dyn Sending>, EndError>;
 
     /// Receives a stream.
     ///
@@ -175,7 +194,7 @@ impl End for Local<'_> {
         Ok(())
     }
 
-    fn send(&self, stream: &Stream) -> Result<Box<dyn Sending>, EndError> {
+    fn send(&self, _dataset: &DatasetName, stream: &Stream) -> Result<Box<dyn Sending>, EndError> {
         Ok(self.0.send(stream)?)
     }
 

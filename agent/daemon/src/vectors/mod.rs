@@ -11,8 +11,11 @@
 
 pub mod end;
 pub mod needs;
+pub mod peer;
 pub mod plan;
+pub mod remote;
 pub mod sync;
+mod wire;
 
 #[cfg(test)]
 mod tests;

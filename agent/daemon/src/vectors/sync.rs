@@ -140,7 +140,7 @@ fn transfer(
     watch: &mut dyn Watch,
 ) -> Result<(), SyncError> {
     source.pin(&pair.source, &pair.id, to).map_err(SyncError::Source)?;
-    let sending = source.send(stream).map_err(SyncError::Source)?;
+    let sending = source.send(&pair.source, stream).map_err(SyncError::Source)?;
     watch.begins(stream);
     let mut watched = Watched { sending, watch, stopped: false };
     let received = target.receive(&pair.target, &mut watched);

@@ -4,16 +4,19 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use siris_zfs::{Content, DatasetName, Datasets, Guid, Hold, Label, ModelDatasets, SnapshotName, UserProperties};
+use siris_zfs::{
+    Base, Content, DatasetName, Datasets, Guid, Hold, Label, ModelDatasets, SnapshotName, Stream, UserProperties,
+};
 
-use super::end::{End, Local};
+use super::end::{End, EndError, Local};
 use super::needs::Side;
+use super::peer::{Rights, Session};
 use super::plan::{Obstacle, Step, plan};
 use super::sync::{Pair, SyncError, sync};
 use super::{VectorId, needs};
 use crate::datasets::prune;
 use crate::datasets::retention::Policy;
-use ports::{Blows, Far, Fuse, Fused, Mutant, Mutated};
+use ports::{Blows, Far, Fuse, Fused, Mutant, Mutated, Wired};
 
 fn name(text: &str) -> DatasetName {
     text.parse().unwrap()
@@ -458,4 +461,97 @@ fn an_id_has_one_spelling_and_finds_its_own_marks() {
     let seventy: VectorId = format!("{text}7").parse().unwrap();
     let mark = id.bookmark(Guid::new(5));
     assert!(id.owns(&mark) && !seventy.owns(&mark) && !id.owns(&seventy.bookmark(Guid::new(5))));
+}
+
+fn rights(prefix: &str, may_receive: bool, may_send: bool) -> Rights {
+    Rights { device: id(1).device, prefix: name(prefix), may_receive, may_send }
+}
+
+#[test]
+fn a_sync_is_the_same_through_the_wire_whoever_dials() {
+    for (far_source, far_target) in [(true, false), (false, true), (true, true)] {
+        let mut world = World::new();
+        let (source, target) = (&world.machines[A], &world.machines[B]);
+        source.create(&name("a/home/x")).unwrap();
+        target.create(&name("b/home")).unwrap();
+        let pair = pair(1, "a/home/x", "b/home/x");
+        let (sends, receives) = (rights("a/home", false, true), rights("b/home", true, false));
+        let go = |cut: Option<u64>| match (cut, far_source, far_target) {
+            (Some(bytes), ..) => sync(&pair, &Wired(source, &sends), &Far(Local(target), bytes), &mut ()),
+            (_, true, true) => sync(&pair, &Wired(source, &sends), &Wired(target, &receives), &mut ()),
+            (_, true, false) => sync(&pair, &Wired(source, &sends), &Local(target), &mut ()),
+            (_, false, _) => sync(&pair, &Local(source), &Wired(target, &receives), &mut ()),
+        };
+        for step in 0..3u8 {
+            source.write(&name("a/home/x"), &format!("f{step}"), Some(&[step; 200])).unwrap();
+            source
+                .snapshot(&[name("a/home/x")], &Label::of_epoch(u64::from(step) + 1), &UserProperties::new())
+                .unwrap();
+            if step == 1 {
+                go(Some(300)).unwrap_err();
+            }
+            go(None).unwrap();
+        }
+        assert_eq!(target.content(&name("b/home/x")).unwrap(), source.content(&name("a/home/x")).unwrap());
+        world.now += 1;
+    }
+}
+
+#[test]
+fn a_key_does_what_it_is_for_and_nothing_else() {
+    let world = synced();
+    let zfs = &world.machines[A];
+    zfs.create(&name("a/other/y")).unwrap();
+    zfs.snapshot(&[name("a/other/y")], &"1".parse().unwrap(), &UserProperties::new()).unwrap();
+    let full = |snapshot: &str| Stream::Snapshot {
+        snapshot: snapshot.parse().unwrap(),
+        base: Base::Nothing,
+        between: false,
+        raw: false,
+    };
+    let code = |error: EndError| error.code().to_owned();
+    let (receives, sends) = (rights("a/other", true, false), rights("a/other", false, true));
+
+    // What lies elsewhere is neither shown, marked, sent nor received; nor what only begins with the same letters.
+    let wired = Wired(zfs, &sends);
+    zfs.create(&name("a/others/z")).unwrap();
+    for elsewhere in ["a/x", "a/others/z", "a/other"] {
+        assert_eq!(code(wired.look(&name(elsewhere)).unwrap_err()), "peer-outside-prefix", "{elsewhere}");
+        let marked = wired.keep(&name(elsewhere), &id(1), Guid::new(1));
+        assert_eq!(code(marked.unwrap_err()), "peer-outside-prefix");
+    }
+    let guid = zfs.snapshots(&name("a/x")).unwrap()[0].guid;
+    let token = format!("{{\"to\":{guid},\"from\":null,\"received\":0}}");
+    for stream in [full("a/x@1001"), Stream::Rest { token }] {
+        let sent = wired.send(&name("a/other/y"), &stream);
+        assert_eq!(code(sent.unwrap_err()), "peer-outside-prefix", "{stream:?}");
+    }
+    let from_elsewhere = Stream::Snapshot {
+        snapshot: "a/other/y@1".parse().unwrap(),
+        base: Base::Snapshot("a/x@1001".parse().unwrap()),
+        between: false,
+        raw: false,
+    };
+    assert_eq!(code(wired.send(&name("a/other/y"), &from_elsewhere).unwrap_err()), "peer-outside-prefix");
+    wired.send(&name("a/other/y"), &full("a/other/y@1")).unwrap();
+
+    // One kind of key does not do the other's work.
+    assert_eq!(code(wired.receive(&name("a/other/z"), &mut &b""[..]).unwrap_err()), "peer-not-allowed");
+    assert_eq!(code(wired.abort_receive(&name("a/other/z")).unwrap_err()), "peer-not-allowed");
+    let wired = Wired(zfs, &receives);
+    assert_eq!(code(wired.send(&name("a/other/y"), &full("a/other/y@1")).unwrap_err()), "peer-not-allowed");
+
+    // Vectors of other machines are theirs.
+    let foreign = VectorId { device: uuid::Uuid::from_u128(0xf), number: 1 };
+    assert_eq!(code(wired.forget(&name("a/other/y"), &foreign).unwrap_err()), "peer-foreign-vector");
+
+    // Anything else is no request.
+    let session = Session { zfs, own: id(1).device, rights: &receives };
+    for command in ["", "id", "zfs destroy -r a", "{\"destroy\":{\"dataset\":\"a/other/y\"}}", "{\"look\":{}}"] {
+        let (mut output, mut errors) = (Vec::new(), Vec::new());
+        assert!(!session.run(command, &mut std::io::empty(), &mut output, &mut errors), "{command}");
+        assert!(String::from_utf8(output).unwrap().contains("peer-not-a-request"), "{command}");
+    }
+    let huge = format!("{{\"look\":{{\"dataset\":\"{}\"}}}}", "x".repeat(1 << 20));
+    assert!(!session.run(&huge, &mut std::io::empty(), &mut Vec::new(), &mut Vec::new()));
 }

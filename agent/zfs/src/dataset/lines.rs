@@ -63,17 +63,17 @@ pub(super) fn datasets(text: &str) -> Result<Vec<Dataset>, LineError> {
             used: used.parse().ok()?,
             encrypted: !matches!(encryption, "off" | "-"),
             origin: optional(origin)?,
-            resume: (token != "-").then(|| resume(token)),
+            // A token of a kind that is not known is no reason to know nothing of all the datasets.
+            resume: (token != "-").then(|| Resume { token: token.to_owned(), stands: stands(token) }),
         }))
     };
     Ok(rows(text, row)?.into_iter().flatten().collect())
 }
 
-/// A token of a kind that is not known is no reason to know nothing of all the datasets.
-fn resume(token: &str) -> Resume {
-    let stands = token.parse::<ResumeToken>().ok();
-    let stands = stands.map(|said| Stands { to: Guid::new(said.to), from: said.from.map(Guid::new) });
-    Resume { token: token.to_owned(), stands }
+/// What a resume token says; `None` where it cannot be read.
+pub(super) fn stands(token: &str) -> Option<Stands> {
+    let said = token.parse::<ResumeToken>().ok()?;
+    Some(Stands { to: Guid::new(said.to), from: said.from.map(Guid::new) })
 }
 
 fn labelled(line: &str, mark: char) -> Option<(Label, Guid, u64)> {

@@ -175,6 +175,9 @@ pub trait Datasets: Send + Sync + std::fmt::Debug {
     /// When it cannot be sent.
     fn send_size(&self, stream: &Stream) -> Result<u64, ZfsError>;
 
+    /// The snapshot that a resume token leads to; `None` when the token cannot be read.
+    fn leads_to(&self, token: &str) -> Option<Guid>;
+
     /// Begins to send.
     ///
     /// # Errors

@@ -586,6 +586,10 @@ impl Datasets for ModelDatasets {
         Ok(records.map(|(path, bytes)| (path.len() + bytes.as_ref().map_or(0, Vec::len)) as u64).sum())
     }
 
+    fn leads_to(&self, token: &str) -> Option<Guid> {
+        serde_json::from_str::<Token>(token).ok().map(|token| Guid::new(token.to))
+    }
+
     fn send(&self, stream: &Stream) -> Result<Box<dyn Sending>, ZfsError> {
         let streams = self.lock().streams(stream)?;
         let lines = streams.into_iter().flat_map(|(header, records)| {

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use siris_host::cmd::{Cmd, CmdError, Running, Tool};
 
 use super::lines;
-use super::types::{Bookmark, Dataset, Hold, Label, Newest, Snapshot, SnapshotName};
+use super::types::{Bookmark, Dataset, Guid, Hold, Label, Newest, Snapshot, SnapshotName};
 use super::{Base, Datasets, Refusal, Sending, Stream};
 use crate::types::{DatasetName, PoolName};
 use crate::{OpenZfs, UserProperties, ZfsError};
@@ -181,6 +181,10 @@ impl Datasets for OpenZfs {
 
     fn send_size(&self, stream: &Stream) -> Result<u64, ZfsError> {
         read(zfs(["send", "-nP"]).args(send_arguments(stream)), lines::send_size)
+    }
+
+    fn leads_to(&self, token: &str) -> Option<Guid> {
+        lines::stands(token).map(|stands| stands.to)
     }
 
     fn send(&self, stream: &Stream) -> Result<Box<dyn Sending>, ZfsError> {

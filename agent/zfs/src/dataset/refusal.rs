@@ -47,6 +47,25 @@ impl Refusal {
         known.map_or(Refusal::Other, |(refusal, _)| *refusal)
     }
 
+    /// All of them.
+    const ALL: [Refusal; 10] = [
+        Refusal::Missing,
+        Refusal::Exists,
+        Refusal::Busy,
+        Refusal::NoSpace,
+        Refusal::Modified,
+        Refusal::NotTheBase,
+        Refusal::Incomplete,
+        Refusal::Corrupt,
+        Refusal::NameTooLong,
+        Refusal::Other,
+    ];
+
+    /// The one with this code.
+    pub fn with_code(code: &str) -> Option<Self> {
+        Refusal::ALL.into_iter().find(|refusal| refusal.code() == code)
+    }
+
     /// The stable code.
     pub fn code(self) -> &'static str {
         match self {
@@ -67,6 +86,14 @@ impl Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_code_names_one() {
+        for refusal in Refusal::ALL {
+            assert_eq!(Refusal::with_code(refusal.code()), Some(refusal));
+        }
+        assert_eq!(Refusal::with_code("zfs"), None);
+    }
 
     #[test]
     fn the_tools_words_are_told_apart() {

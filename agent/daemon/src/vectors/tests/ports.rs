@@ -9,10 +9,13 @@ use siris_zfs::{
     Bookmark, Dataset, DatasetName, Datasets, Guid, Hold, Label, ModelDatasets, Newest, PoolName, Sending, Snapshot,
     SnapshotName, Stream, UserProperties, ZfsError,
 };
+use uuid::Uuid;
 
 use super::super::VectorId;
 use super::super::end::{End, EndError, Local};
+use super::super::peer::{Rights, Session};
 use super::super::plan::View;
+use super::super::wire::{Answer, Fault, Mark, Request};
 
 /// A fuse that several ports share: it blows at some call.
 #[derive(Debug, Clone)]
@@ -103,6 +106,10 @@ fn swallowing<'p, T: Default>(
 }
 
 impl Datasets for Fused<'_> {
+    fn leads_to(&self, token: &str) -> Option<Guid> {
+        self.0.leads_to(token)
+    }
+
     pass! { fused:
         datasets(pools: &[PoolName]) -> Vec<Dataset>;
         newest(pools: &[PoolName]) -> BTreeMap<DatasetName, Newest>;
@@ -140,6 +147,10 @@ impl Mutated<'_> {
 }
 
 impl Datasets for Mutated<'_> {
+    fn leads_to(&self, token: &str) -> Option<Guid> {
+        self.0.leads_to(token)
+    }
+
     pass! { plainly:
         datasets(pools: &[PoolName]) -> Vec<Dataset>;
         newest(pools: &[PoolName]) -> BTreeMap<DatasetName, Newest>;
@@ -197,8 +208,8 @@ impl End for Far<'_> {
         self.0.forget(dataset, id)
     }
 
-    fn send(&self, stream: &Stream) -> Result<Box<dyn Sending>, EndError> {
-        self.0.send(stream)
+    fn send(&self, dataset: &DatasetName, stream: &Stream) -> Result<Box<dyn Sending>, EndError> {
+        self.0.send(dataset, stream)
     }
 
     fn receive(&self, dataset: &DatasetName, stream: &mut dyn Read) -> Result<(), EndError> {
@@ -210,5 +221,80 @@ impl End for Far<'_> {
 
     fn abort_receive(&self, dataset: &DatasetName) -> Result<(), EndError> {
         self.0.abort_receive(dataset)
+    }
+}
+
+/// An end behind a session of `siris-agent peer`: what goes over SSH goes through here as bytes.
+#[derive(Debug)]
+pub(super) struct Wired<'a>(pub(super) &'a ModelDatasets, pub(super) &'a Rights);
+
+impl Wired<'_> {
+    fn ask(&self, request: &Request, input: &mut dyn Read) -> Result<Answer, EndError> {
+        let session = Session { zfs: self.0, own: Uuid::from_u128(0xe), rights: self.1 };
+        let (mut output, mut errors) = (Vec::new(), Vec::new());
+        session.run(&serde_json::to_string(request).unwrap(), input, &mut output, &mut errors);
+        match serde_json::from_slice(&output).unwrap() {
+            Answer::Failed(Fault { code, text }) => Err(EndError::Peer { code, text }),
+            answer => Ok(answer),
+        }
+    }
+}
+
+impl End for Wired<'_> {
+    fn look(&self, dataset: &DatasetName) -> Result<Option<View>, EndError> {
+        match self.ask(&Request::Look { dataset: dataset.to_string() }, &mut io::empty())? {
+            Answer::View(view) => Ok(view.map(TryInto::try_into).transpose()?),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn pin(&self, dataset: &DatasetName, id: &VectorId, guid: Guid) -> Result<(), EndError> {
+        self.ask(&Request::Pin(Mark::new(dataset, id, guid)), &mut io::empty()).map(drop)
+    }
+
+    fn keep(&self, dataset: &DatasetName, id: &VectorId, guid: Guid) -> Result<(), EndError> {
+        self.ask(&Request::Keep(Mark::new(dataset, id, guid)), &mut io::empty()).map(drop)
+    }
+
+    fn forget(&self, dataset: &DatasetName, id: &VectorId) -> Result<(), EndError> {
+        let request = Request::Forget { dataset: dataset.to_string(), vector: id.to_string() };
+        self.ask(&request, &mut io::empty()).map(drop)
+    }
+
+    fn send(&self, dataset: &DatasetName, stream: &Stream) -> Result<Box<dyn Sending>, EndError> {
+        let session = Session { zfs: self.0, own: Uuid::from_u128(0xe), rights: self.1 };
+        let request = Request::Send { dataset: dataset.to_string(), stream: stream.into() };
+        let (mut output, mut errors) = (Vec::new(), Vec::new());
+        let request = serde_json::to_string(&request).unwrap();
+        if session.run(&request, &mut io::empty(), &mut output, &mut errors) {
+            return Ok(Box::new(Bytes(io::Cursor::new(output))));
+        }
+        match serde_json::from_slice(&errors).unwrap() {
+            Answer::Failed(Fault { code, text }) => Err(EndError::Peer { code, text }),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn receive(&self, dataset: &DatasetName, stream: &mut dyn Read) -> Result<(), EndError> {
+        self.ask(&Request::Receive { dataset: dataset.to_string() }, stream).map(drop)
+    }
+
+    fn abort_receive(&self, dataset: &DatasetName) -> Result<(), EndError> {
+        self.ask(&Request::Abort { dataset: dataset.to_string() }, &mut io::empty()).map(drop)
+    }
+}
+
+#[derive(Debug)]
+struct Bytes(io::Cursor<Vec<u8>>);
+
+impl Read for Bytes {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Sending for Bytes {
+    fn finish(self: Box<Self>) -> Result<(), ZfsError> {
+        Ok(())
     }
 }

@@ -1,0 +1,184 @@
+//! `siris-agent peer`: what another machine may ask of this one, over SSH, with the key that was registered for it.
+//!
+//! Owns: what a key may do. It is the only command of its key: whatever is asked for arrives as a request of a few fixed
+//! kinds, about datasets below one prefix. Never: runs anything else; destroys a snapshot; reads for a key that may only
+//! receive.
+
+use std::io::{Read, Write};
+
+use siris_zfs::{Base, DatasetName, Datasets, Label, Stream};
+use uuid::Uuid;
+
+use super::VectorId;
+use super::end::{End, EndError, Local};
+use super::wire::{Answer, Fault, Mark, Request, ViewText, parse};
+
+/// Longest request, in bytes.
+const REQUEST_MAX: usize = 64 * 1024;
+
+/// What a key may do here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rights {
+    /// Device id of the machine that has the key.
+    pub device: Uuid,
+    /// Datasets below this one, and no others.
+    pub prefix: DatasetName,
+    /// It may have streams received.
+    pub may_receive: bool,
+    /// It may have streams sent.
+    pub may_send: bool,
+}
+
+/// Why a request is refused before anything is done.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// It is no request.
+    #[error("this key runs requests of siris-agent only")]
+    NotARequest,
+    /// The dataset is another one's business.
+    #[error("this key is for datasets below {prefix} only, not for {asked}")]
+    Elsewhere {
+        /// Where it may.
+        prefix: DatasetName,
+        /// What it asked for.
+        asked: String,
+    },
+    /// It may not do that at all.
+    #[error("this key may not {0}")]
+    NotAllowed(&'static str),
+    /// The vector is another machine's.
+    #[error("vector {0} is none of this key's machine, nor of this one")]
+    ForeignVector(String),
+}
+
+impl Refused {
+    /// The stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Refused::NotARequest => "peer-not-a-request",
+            Refused::Elsewhere { .. } => "peer-outside-prefix",
+            Refused::NotAllowed(_) => "peer-not-allowed",
+            Refused::ForeignVector(_) => "peer-foreign-vector",
+        }
+    }
+}
+
+impl From<Refused> for EndError {
+    fn from(refused: Refused) -> Self {
+        EndError::Peer { code: refused.code().to_owned(), text: refused.to_string() }
+    }
+}
+
+/// One session: what was asked for is done, if the key may.
+#[derive(Debug)]
+pub struct Session<'a> {
+    /// This machine's datasets.
+    pub zfs: &'a dyn Datasets,
+    /// This machine's device id.
+    pub own: Uuid,
+    /// The key's rights.
+    pub rights: &'a Rights,
+}
+
+impl Session<'_> {
+    /// Does what `request` asks for, the text of an SSH command. Answers on `output`: a line of JSON, or the stream that
+    /// was asked for, and in that case what went wrong is a line on `errors`. Says whether it went well.
+    pub fn run(&self, request: &str, input: &mut dyn Read, output: &mut dyn Write, errors: &mut dyn Write) -> bool {
+        let asked = if request.len() > REQUEST_MAX { None } else { serde_json::from_str::<Request>(request).ok() };
+        let Some(asked) = asked else {
+            let fault = Fault::of(&Refused::NotARequest.into());
+            // Some person with the wrong key, most likely.
+            let _ = writeln!(errors, "{}", fault.text);
+            return answer(output, &Answer::Failed(fault));
+        };
+        if let Request::Send { dataset, stream } = asked {
+            let sent =
+                stream.try_into().map_err(EndError::from).and_then(|stream| self.send(&dataset, &stream, output));
+            return sent.map_err(|error| answer(errors, &Answer::Failed(Fault::of(&error)))).is_ok();
+        }
+        let done = self.answered(asked, input).unwrap_or_else(|error| Answer::Failed(Fault::of(&error)));
+        answer(output, &done)
+    }
+
+    fn answered(&self, request: Request, input: &mut dyn Read) -> Result<Answer, EndError> {
+        let end = Local(self.zfs);
+        match request {
+            Request::Look { dataset } => {
+                let view = end.look(&self.below(&dataset)?)?;
+                return Ok(Answer::View(view.as_ref().map(ViewText::from)));
+            }
+            Request::Pin(Mark { dataset, vector, guid }) => {
+                end.pin(&self.below(&dataset)?, &self.vector(&vector)?, siris_zfs::Guid::new(guid))?;
+            }
+            Request::Keep(Mark { dataset, vector, guid }) => {
+                end.keep(&self.below(&dataset)?, &self.vector(&vector)?, siris_zfs::Guid::new(guid))?;
+            }
+            Request::Forget { dataset, vector } => end.forget(&self.below(&dataset)?, &self.vector(&vector)?)?,
+            Request::Receive { dataset } => {
+                self.may(self.rights.may_receive, "have streams received")?;
+                end.receive(&self.below(&dataset)?, input)?;
+            }
+            Request::Abort { dataset } => {
+                self.may(self.rights.may_receive, "have streams received")?;
+                end.abort_receive(&self.below(&dataset)?)?;
+            }
+            Request::Send { .. } => return Err(Refused::NotARequest.into()),
+        }
+        Ok(Answer::Done)
+    }
+
+    fn send(&self, dataset: &str, stream: &Stream, output: &mut dyn Write) -> Result<(), EndError> {
+        self.may(self.rights.may_send, "have streams sent")?;
+        let dataset = self.below(dataset)?;
+        match stream {
+            // A token names a snapshot of its own.
+            Stream::Rest { token } => self.is_of(&dataset, token)?,
+            Stream::Snapshot { snapshot, base, .. } => {
+                self.below(snapshot.dataset.as_str())?;
+                if let Base::Snapshot(base) = base {
+                    self.below(base.dataset.as_str())?;
+                }
+            }
+        }
+        let mut sending = self.zfs.send(stream)?;
+        let copied = std::io::copy(&mut sending, output).and_then(|_| output.flush());
+        // A reader that is gone is the other machine's business; what ZFS says goes first.
+        sending.finish()?;
+        copied.map_err(|error| siris_zfs::ZfsError::Stream(error).into())
+    }
+
+    /// Whether the snapshot that a token leads to is one of the dataset's.
+    fn is_of(&self, dataset: &DatasetName, token: &str) -> Result<(), EndError> {
+        let to = self.zfs.leads_to(token);
+        if self.zfs.snapshots(dataset)?.iter().any(|snapshot| Some(snapshot.guid) == to) {
+            return Ok(());
+        }
+        Err(Refused::Elsewhere { prefix: self.rights.prefix.clone(), asked: "the snapshot of that token".to_owned() }
+            .into())
+    }
+
+    fn may(&self, right: bool, what: &'static str) -> Result<(), EndError> {
+        if right { Ok(()) } else { Err(Refused::NotAllowed(what).into()) }
+    }
+
+    fn below(&self, dataset: &str) -> Result<DatasetName, EndError> {
+        let prefix = &self.rights.prefix;
+        let is_below = dataset.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('/'));
+        let elsewhere =
+            || Refused::Elsewhere { prefix: prefix.clone(), asked: dataset.chars().take(Label::MAX).collect() };
+        if is_below { Ok(parse(dataset)?) } else { Err(elsewhere().into()) }
+    }
+
+    fn vector(&self, vector: &str) -> Result<VectorId, EndError> {
+        let id: VectorId = parse(vector)?;
+        let is_known = id.device == self.own || id.device == self.rights.device;
+        if is_known { Ok(id) } else { Err(Refused::ForeignVector(vector.to_owned()).into()) }
+    }
+}
+
+fn answer(output: &mut dyn Write, answer: &Answer) -> bool {
+    // Its own types serialise; a reader that is gone needs no answer.
+    let line = serde_json::to_string(answer).unwrap_or_default();
+    let said = writeln!(output, "{line}").and_then(|()| output.flush()).is_ok();
+    said && !matches!(answer, Answer::Failed(_))
+}

@@ -1,0 +1,212 @@
+//! Another machine as an end of a vector: its `siris-agent peer`, over SSH.
+//!
+//! Owns: how SSH is called. The machine's host key is pinned; the key used is the one that was registered there. One
+//! connection is kept for a while, so that the next request costs no handshake. Never: asks anybody anything; trusts a
+//! host key that is not the pinned one.
+
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use siris_host::cmd::{Cmd, CmdError, Running, Tool};
+use siris_zfs::{DatasetName, Guid, Refusal, Sending, Stream, ZfsError};
+
+use super::VectorId;
+use super::end::{End, EndError};
+use super::plan::View;
+use super::wire::{Answer, Fault, Mark, Request, broken};
+
+/// Seconds until a machine that does not answer is given up.
+const CONNECT: u32 = 20;
+/// Seconds between the questions whether it is still there, and how many may go unanswered.
+const ALIVE: (u32, u32) = (10, 3);
+/// Seconds that a connection is kept for the next request.
+const KEPT: u32 = 60;
+/// Bytes on their way from one pipe to the other at once.
+const BUFFER: usize = 256 * 1024;
+
+/// How a machine is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Its host key, as in a `known_hosts` file: type and key.
+    pub host_key: String,
+}
+
+/// Another machine.
+#[derive(Debug)]
+pub struct Remote {
+    address: Address,
+    /// The private key.
+    key: PathBuf,
+    /// What lives as long as this does: the pinned key, the connection that is kept.
+    dir: tempfile::TempDir,
+}
+
+/// The name that the host key is pinned under, whatever the machine is called.
+const ALIAS: &str = "siris-peer";
+
+impl Remote {
+    /// A machine at that address, with this private key.
+    ///
+    /// # Errors
+    /// When a temporary directory cannot be made.
+    pub fn new(address: Address, key: &Path) -> io::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("siris-ssh-").tempdir()?;
+        std::fs::write(dir.path().join("known_hosts"), format!("{ALIAS} {}\n", address.host_key))?;
+        Ok(Remote { address, key: key.to_owned(), dir })
+    }
+
+    fn ssh(&self, request: &Request) -> Result<Cmd, EndError> {
+        let request = serde_json::to_string(request).map_err(EndError::Answer)?;
+        let option = |name: &str, value: String| ["-o".to_owned(), format!("{name}={value}")];
+        let options = [
+            option("BatchMode", "yes".to_owned()),
+            option("IdentitiesOnly", "yes".to_owned()),
+            option("StrictHostKeyChecking", "yes".to_owned()),
+            option("UserKnownHostsFile", self.dir.path().join("known_hosts").display().to_string()),
+            option("GlobalKnownHostsFile", "/dev/null".to_owned()),
+            option("HostKeyAlias", ALIAS.to_owned()),
+            option("UpdateHostKeys", "no".to_owned()),
+            option("ConnectTimeout", CONNECT.to_string()),
+            option("ServerAliveInterval", ALIVE.0.to_string()),
+            option("ServerAliveCountMax", ALIVE.1.to_string()),
+            option("ControlMaster", "auto".to_owned()),
+            option("ControlPath", self.dir.path().join("control").display().to_string()),
+            option("ControlPersist", KEPT.to_string()),
+        ];
+        let (key, port) = (self.key.display().to_string(), self.address.port.to_string());
+        let cmd = Cmd::new(Tool::Ssh).args(["-F", "none", "-T", "-x", "-a", "-i", &key, "-p", &port, "-l", "root"]);
+        Ok(cmd
+            .args(options.iter().flatten())
+            .args(["--", &self.address.host, &request])
+            .log(self.dir.path().join("log")))
+    }
+
+    /// Asks, hands over `input`, and waits for the answer.
+    fn ask(&self, request: &Request, input: &mut dyn Read) -> Result<Answer, EndError> {
+        // Each session's words on their own.
+        let _ = std::fs::remove_file(self.dir.path().join("log"));
+        let mut running = self.ssh(request)?.spawn().map_err(EndError::Link)?;
+        let (stdin, stdout) = (running.stdin(), running.stdout());
+        let (Some(mut stdin), Some(mut stdout)) = (stdin, stdout) else {
+            return Err(ZfsError::Stream(io::ErrorKind::BrokenPipe.into()).into());
+        };
+        let copied = copy(input, &mut stdin);
+        drop(stdin);
+        let mut answer = Vec::new();
+        let read = stdout.read_to_end(&mut answer);
+        let ended = running.wait();
+        match (answer.is_empty(), ended) {
+            // What the other machine said goes before the pipe that it closed.
+            (false, _) => match serde_json::from_slice(&answer).map_err(EndError::Answer)? {
+                Answer::Failed(Fault { code, text }) => Err(EndError::Peer { code, text }),
+                answer => {
+                    copied.and(read).map_err(ZfsError::Stream)?;
+                    Ok(answer)
+                }
+            },
+            (true, Err(error)) => Err(EndError::Link(error)),
+            (true, Ok(())) => Err(ZfsError::Stream(io::ErrorKind::UnexpectedEof.into()).into()),
+        }
+    }
+
+    fn done(&self, request: &Request) -> Result<(), EndError> {
+        self.ask(request, &mut io::empty()).map(drop)
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        // The connection that is kept; where there is none, there is nothing to end.
+        let control = format!("ControlPath={}", self.dir.path().join("control").display());
+        let _ =
+            Cmd::new(Tool::Ssh).args(["-F", "none", "-o", &control, "-O", "exit", "--", &self.address.host]).output();
+    }
+}
+
+fn copy(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<usize> {
+    let mut buffer = vec![0; BUFFER];
+    let mut all = 0;
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(all),
+            Ok(n) => {
+                to.write_all(&buffer[..n])?;
+                all += n;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+impl End for Remote {
+    fn look(&self, dataset: &DatasetName) -> Result<Option<View>, EndError> {
+        match self.ask(&Request::Look { dataset: dataset.to_string() }, &mut io::empty())? {
+            Answer::View(view) => Ok(view.map(TryInto::try_into).transpose()?),
+            _ => Err(EndError::Answer(serde::de::Error::custom("no view"))),
+        }
+    }
+
+    fn pin(&self, dataset: &DatasetName, id: &VectorId, guid: Guid) -> Result<(), EndError> {
+        self.done(&Request::Pin(Mark::new(dataset, id, guid)))
+    }
+
+    fn keep(&self, dataset: &DatasetName, id: &VectorId, guid: Guid) -> Result<(), EndError> {
+        self.done(&Request::Keep(Mark::new(dataset, id, guid)))
+    }
+
+    fn forget(&self, dataset: &DatasetName, id: &VectorId) -> Result<(), EndError> {
+        self.done(&Request::Forget { dataset: dataset.to_string(), vector: id.to_string() })
+    }
+
+    fn send(&self, dataset: &DatasetName, stream: &Stream) -> Result<Box<dyn Sending>, EndError> {
+        let log = tempfile::NamedTempFile::new_in(self.dir.path()).map_err(ZfsError::Stream)?;
+        let request = Request::Send { dataset: dataset.to_string(), stream: stream.into() };
+        let mut running = self.ssh(&request)?.log(log.path()).spawn().map_err(EndError::Link)?;
+        drop(running.stdin());
+        let output = running.stdout().ok_or_else(|| ZfsError::Stream(io::ErrorKind::BrokenPipe.into()))?;
+        Ok(Box::new(Coming { output, running, _log: log }))
+    }
+
+    fn receive(&self, dataset: &DatasetName, stream: &mut dyn Read) -> Result<(), EndError> {
+        self.ask(&Request::Receive { dataset: dataset.to_string() }, stream).map(drop)
+    }
+
+    fn abort_receive(&self, dataset: &DatasetName) -> Result<(), EndError> {
+        self.done(&Request::Abort { dataset: dataset.to_string() })
+    }
+}
+
+/// A stream from the other machine.
+#[derive(Debug)]
+struct Coming {
+    output: std::process::ChildStdout,
+    running: Running,
+    /// What is said beside the stream; lives as long as it does.
+    _log: tempfile::NamedTempFile,
+}
+
+impl Read for Coming {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.output.read(buffer)
+    }
+}
+
+impl Sending for Coming {
+    fn finish(self: Box<Self>) -> Result<(), ZfsError> {
+        drop(self.output);
+        let Err(error) = self.running.wait() else { return Ok(()) };
+        let CmdError::Failed { tail, .. } = &error else { return Err(error.into()) };
+        match tail.lines().rev().find_map(|line| serde_json::from_str(line).ok()) {
+            Some(Answer::Failed(Fault { code, text })) => match Refusal::with_code(&code) {
+                Some(why) => Err(ZfsError::Refused { why, source: error }),
+                None => Err(broken(text)),
+            },
+            _ => Err(broken(error.to_string())),
+        }
+    }
+}
