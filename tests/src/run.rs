@@ -19,6 +19,9 @@ use crate::lab::{Bench, Lab};
 /// How many lines of a failed machine's console are printed.
 const TAIL_LINES: usize = 25;
 
+/// A case whose disks fill up the host hangs until its time is over: it is not begun with less than this, in bytes.
+const ROOM: u64 = 4 << 30;
+
 /// How often a case is tried whose emulator dies.
 const ATTEMPTS: u32 = 3;
 
@@ -71,6 +74,9 @@ fn run_one(lab: &Lab, case: &Case) -> Outcome {
     let mut attempts = 0;
     let failure = loop {
         attempts += 1;
+        if let Err(full) = room(lab) {
+            break Some(full);
+        }
         let bench = match Bench::new(lab) {
             Err(error) => break Some(format!("{error:#}")),
             Ok(bench) => bench,
@@ -86,6 +92,17 @@ fn run_one(lab: &Lab, case: &Case) -> Outcome {
         }
     };
     Outcome { title: case.title(), failure, took: start.elapsed() }
+}
+
+/// Fails where there is hardly any room left for the machines' disks.
+fn room(lab: &Lab) -> Result<(), String> {
+    let fs = nix::sys::statvfs::statvfs(lab.cache()).map_err(|error| error.to_string())?;
+    let free = fs.blocks_available() * fs.fragment_size();
+    if free >= ROOM {
+        return Ok(());
+    }
+    let (free, dir) = (free >> 20, lab.cache().display());
+    Err(format!("only {free} MiB are free for {dir}: the quick tier takes up to 20 GiB there, the full one 30"))
 }
 
 /// An assertion of QEMU's own that failed, as its log says it.

@@ -18,6 +18,7 @@ pub mod install;
 pub mod pools;
 pub mod repro;
 pub mod upgrade;
+pub mod vectors;
 
 /// Every case there is.
 pub fn all() -> Vec<Case> {
@@ -27,6 +28,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(health::cases());
     cases.extend(agent::cases());
     cases.extend(datasets::cases());
+    cases.extend(vectors::cases());
     cases.extend(corrupt::cases());
     cases.extend(install::cases());
     cases.extend(upgrade::cases());

@@ -66,6 +66,14 @@ codes! {
     DatasetNotFound = "dataset-not-found", Input, "No dataset of an asset by that name.";
     DatasetsUnreadable = "datasets-unreadable", Host, "ZFS could not be asked about datasets or snapshots.";
     SnapshotFailed = "snapshot-failed", Host, "No recovery point could be taken.";
+    MachineRefused = "machine-refused", Input, "The machine, peer or key cannot be kept as given.";
+    MachineNotFound = "machine-not-found", Input, "No machine or peer of that name.";
+    MachineInUse = "machine-in-use", Environment, "A vector leads to the machine.";
+    VectorRefused = "vector-refused", Input, "The vector cannot be kept as given.";
+    VectorNotFound = "vector-not-found", Input, "No vector with that id.";
+    VectorPaused = "vector-paused", Environment, "The vector is paused.";
+    VectorFailed = "vector-failed", Environment, "What the vector was to do could not be done; the text begins with a code.";
+    RecordsUnusable = "records-unusable", Host, "The agent's records cannot be read or written.";
     SlotsUnreadable = "slots-unreadable", Host, "The state of the slots could not be read.";
     UpgradeBusy = "upgrade-busy", Environment, "An upgrade is being installed.";
     UpgradeIdle = "upgrade-idle", Input, "No upgrade is being installed.";

@@ -12,10 +12,11 @@ mod wire;
 pub use error::{Class, ErrorCode, code_of, message_of};
 pub use names::{
     BUS_NAME, CONFIGURE_ACTION, DATASET_ACTION, DATASET_INTERFACE, DATASETS_PATH, MANAGER_INTERFACE, POOL_INTERFACE,
-    POOLS_PATH, REFRESH_ACTION, ROOT_PATH, SUPPORT_ACTION, UPGRADE_ACTION, UPGRADE_INTERFACE, UPGRADE_PATH,
-    dataset_path, pool_path,
+    POOLS_PATH, REFRESH_ACTION, REPLICATION_ACTION, REPLICATION_INTERFACE, REPLICATION_PATH, ROOT_PATH, SUPPORT_ACTION,
+    UPGRADE_ACTION, UPGRADE_INTERFACE, UPGRADE_PATH, VECTOR_INTERFACE, VECTORS_PATH, dataset_path, pool_path,
+    vector_path,
 };
-pub use proxy::{DatasetProxy, ManagerProxy, PoolProxy, UpgradeProxy};
+pub use proxy::{DatasetProxy, ManagerProxy, PoolProxy, ReplicationProxy, UpgradeProxy, VectorProxy};
 pub use wire::{
-    ConfigMap, ExpectedPool, Health, HealthReason, Options, PoolMember, SlotStatus, SnapshotRow, UnknownHealth,
+    ConfigMap, Details, ExpectedPool, Health, HealthReason, Options, PoolMember, SlotStatus, SnapshotRow, UnknownHealth,
 };

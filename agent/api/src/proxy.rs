@@ -2,7 +2,7 @@
 
 use zbus::{OwnedObjectPath, OwnedVariant};
 
-use crate::wire::{ConfigMap, ExpectedPool, HealthReason, Options, PoolMember, SlotStatus, SnapshotRow};
+use crate::wire::{ConfigMap, Details, ExpectedPool, HealthReason, Options, PoolMember, SlotStatus, SnapshotRow};
 
 /// `org.siris.Agent1.Manager`.
 #[zbus::proxy(
@@ -118,6 +118,96 @@ pub trait Dataset {
     /// Takes a recovery point of it and all that lies in it; returns its name.
     #[zbus(allow_interactive_auth)]
     fn snapshot(&self, options: Options<'_>) -> zbus::Result<String>;
+}
+
+/// `org.siris.Agent1.Replication`.
+#[zbus::proxy(
+    interface = "org.siris.Agent1.Replication",
+    default_service = "org.siris.Agent1",
+    default_path = "/org/siris/Agent1/replication"
+)]
+pub trait Replication {
+    /// The public key that a machine of that name is dialled with; made where there is none.
+    #[zbus(allow_interactive_auth)]
+    fn own_key(&self, name: &str) -> zbus::Result<String>;
+    /// Keeps a machine to dial: `kind`, `host`, `port`, `host-key`, `device`, `prefix`.
+    #[zbus(allow_interactive_auth)]
+    fn add_machine(&self, name: &str, machine: Options<'_>) -> zbus::Result<()>;
+    /// Forgets a machine, and destroys the key it was dialled with.
+    #[zbus(allow_interactive_auth)]
+    fn remove_machine(&self, name: &str, options: Options<'_>) -> zbus::Result<()>;
+    /// Machines that this box dials.
+    fn list_machines(&self) -> zbus::Result<Details>;
+    /// Lets a machine dial this one: `device`, `key`, `prefix`, `receive`, `send`. Returns this box's device id and host
+    /// key.
+    #[zbus(allow_interactive_auth)]
+    fn allow_peer(&self, name: &str, peer: Options<'_>) -> zbus::Result<(String, String)>;
+    /// Takes that back.
+    #[zbus(allow_interactive_auth)]
+    fn remove_peer(&self, name: &str, options: Options<'_>) -> zbus::Result<()>;
+    /// Machines that may dial this box.
+    fn list_peers(&self) -> zbus::Result<Details>;
+    /// Makes a vector: `dataset`, `machine`, `direction`, `other`, `tier`. Returns its object.
+    #[zbus(allow_interactive_auth)]
+    fn add_vector(&self, vector: Options<'_>) -> zbus::Result<OwnedObjectPath>;
+}
+
+/// `org.siris.Agent1.Vector`.
+#[zbus::proxy(interface = "org.siris.Agent1.Vector", default_service = "org.siris.Agent1", assume_defaults = false)]
+pub trait Vector {
+    /// `UUID_N`: device id of the box that made it, and its number there.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn id(&self) -> zbus::Result<String>;
+    /// The other machine.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn machine(&self) -> zbus::Result<String>;
+    /// `push` or `pull`.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn direction(&self) -> zbus::Result<String>;
+    /// The dataset on the source.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn source(&self) -> zbus::Result<String>;
+    /// The dataset on the target.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn target(&self) -> zbus::Result<String>;
+    /// `primary` or `secondary`.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn tier(&self) -> zbus::Result<String>;
+    /// `idle`, `waiting`, `syncing`, `paused` or `failed`.
+    #[zbus(property)]
+    fn state(&self) -> zbus::Result<String>;
+    /// Why the last sync failed: its code, a colon, a text. Empty when it did not.
+    #[zbus(property)]
+    fn last_error(&self) -> zbus::Result<String>;
+    /// Bytes that the sync under way, or else the last one, has sent.
+    #[zbus(property)]
+    fn sent(&self) -> zbus::Result<u64>;
+    /// The newest snapshot that both ends have; empty when none is known.
+    #[zbus(property)]
+    fn base(&self) -> zbus::Result<String>;
+    /// The newest snapshot of which both ends were read and found the same; empty where none was, or the last was not.
+    #[zbus(property)]
+    fn proven_to(&self) -> zbus::Result<String>;
+    /// When a sync last ended well, in seconds since 1970; 0 when none has since the agent started.
+    #[zbus(property)]
+    fn synced_at(&self) -> zbus::Result<u64>;
+
+    /// Syncs, or has it wait for its turn; returns at once.
+    #[zbus(allow_interactive_auth)]
+    fn sync(&self, options: Options<'_>) -> zbus::Result<()>;
+    /// Has both ends read the newest snapshot that they share, each from its own disks, and compares. Returns its name, how
+    /// many paths there are, and some of those that differ.
+    #[zbus(allow_interactive_auth)]
+    fn verify(&self, options: Options<'_>) -> zbus::Result<(String, u64, Vec<String>)>;
+    /// Stops it, until it is resumed. What was sent stays sent.
+    #[zbus(allow_interactive_auth)]
+    fn pause(&self) -> zbus::Result<()>;
+    /// Has it go on.
+    #[zbus(allow_interactive_auth)]
+    fn resume(&self) -> zbus::Result<()>;
+    /// Takes back what it has marked on both ends, and forgets it. With `here-only` the other end is left as it is.
+    #[zbus(allow_interactive_auth)]
+    fn remove(&self, options: Options<'_>) -> zbus::Result<()>;
 }
 
 /// `org.siris.Agent1.Upgrade`.

@@ -13,6 +13,9 @@ pub type Options<'a> = HashMap<&'a str, Variant<'a>>;
 /// Configuration keys and their values (`a{sv}`): a string, or an array of strings.
 pub type ConfigMap = BTreeMap<String, OwnedVariant>;
 
+/// What is known of each of several things, by name (`a{sa{sv}}`).
+pub type Details = BTreeMap<String, ConfigMap>;
+
 /// How the box is, as one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -73,6 +73,18 @@ pub enum Command {
         #[command(subcommand)]
         command: DatasetCommand,
     },
+    /// Adds and removes machines that this box exchanges data with.
+    Machine {
+        /// What to do.
+        #[command(subcommand)]
+        command: MachineCommand,
+    },
+    /// Replicates datasets to other machines.
+    Vector {
+        /// What to do.
+        #[command(subcommand)]
+        command: VectorCommand,
+    },
     /// Collects journal, versions and states, without secrets, into a tar.gz.
     SupportBundle {
         /// Where to; `-` is standard output. Default: a name made of device and time, here.
@@ -141,6 +153,136 @@ pub enum DatasetCommand {
     Snapshot {
         /// The dataset.
         dataset: String,
+    },
+}
+
+/// Commands on machines.
+#[derive(Debug, Subcommand)]
+pub enum MachineCommand {
+    /// Adds a machine that this box dials.
+    ///
+    /// Both boxes are asked: this one makes a key, the other one lets it do a few fixed things below one dataset. The
+    /// other one is reached from here as with -H; where it cannot be, say `machine allow` there, and give what it prints
+    /// as --device and --host-key.
+    Add {
+        /// Its name here.
+        name: String,
+        /// Where this box finds it: HOST or HOST:PORT.
+        address: String,
+        /// Below which dataset there this box may do something.
+        #[arg(long, default_value = "homePool/home/agents")]
+        prefix: String,
+        /// This box may also fetch from there.
+        #[arg(long)]
+        send: bool,
+        /// How the other one is reached from here, as `[user@]host[:port]`. Default: root at its address.
+        #[arg(long, value_name = "HOST", conflicts_with_all = ["device", "host_key"])]
+        via: Option<String>,
+        /// Its device id.
+        #[arg(long, requires = "host_key")]
+        device: Option<String>,
+        /// Its host key.
+        #[arg(long, requires = "device")]
+        host_key: Option<String>,
+    },
+    /// Lets a machine dial this box, with a key that can do a few fixed things below one dataset, and nothing else.
+    Allow {
+        /// Its name here.
+        name: String,
+        /// Its device id.
+        #[arg(long)]
+        device: String,
+        /// Its public key, as `machine key` there prints it.
+        #[arg(long)]
+        key: String,
+        /// The dataset.
+        #[arg(long, default_value = "homePool/home/agents")]
+        prefix: String,
+        /// It may have streams received here.
+        #[arg(long)]
+        receive: bool,
+        /// It may have streams sent from here.
+        #[arg(long)]
+        send: bool,
+    },
+    /// Prints the public key that this box dials a machine with; makes it first if there is none.
+    Key {
+        /// The machine's name here.
+        name: String,
+    },
+    /// Lists the machines that this box dials, and those that may dial it.
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Forgets a machine that this box dials. What it may do there is taken back there, with `machine forbid`.
+    Remove {
+        /// Its name here.
+        name: String,
+    },
+    /// A machine may not dial this box any more.
+    Forbid {
+        /// Its name here.
+        name: String,
+    },
+}
+
+/// Commands on vectors. A vector is named by its id, or its number where that is enough.
+#[derive(Debug, Subcommand)]
+pub enum VectorCommand {
+    /// Makes a vector: a dataset of this box is sent to a machine, whenever it has a new recovery point.
+    Add {
+        /// The dataset of this box, POOL/home/agents/UUID or the asset's UUID.
+        dataset: String,
+        /// The machine.
+        machine: String,
+        /// It is fetched from the machine instead.
+        #[arg(long)]
+        pull: bool,
+        /// The dataset on the machine. Default: the same UUID below the machine's prefix.
+        #[arg(long, value_name = "DATASET")]
+        other: Option<String>,
+        /// The replica is the second place to restore from.
+        #[arg(long)]
+        secondary: bool,
+    },
+    /// Lists them.
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Syncs one now, and waits until it is done.
+    Sync {
+        /// The vector.
+        vector: String,
+        /// Do not wait.
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Has both ends read the newest snapshot that they share, each from its own disks, and compares.
+    Verify {
+        /// The vector.
+        vector: String,
+    },
+    /// Stops one until it is resumed. What was sent stays sent.
+    Pause {
+        /// The vector.
+        vector: String,
+    },
+    /// Has one go on.
+    Resume {
+        /// The vector.
+        vector: String,
+    },
+    /// Takes back what one has marked on both ends, and forgets it. The replica stays.
+    Remove {
+        /// The vector.
+        vector: String,
+        /// Leave the other end as it is: the machine is gone.
+        #[arg(long)]
+        here_only: bool,
     },
 }
 

@@ -9,12 +9,14 @@ mod connect;
 mod dataset;
 mod docs;
 mod failure;
+mod machine;
 mod objects;
 mod pools;
 mod status;
 mod support;
 mod text;
 mod upgrade;
+mod vector;
 mod wait;
 
 use std::process::ExitCode;
@@ -53,6 +55,8 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Config { command } => config::run(&connection, command).await,
         Command::Pools { command, json } => pools::run(&connection, command, json).await,
         Command::Dataset { command } => dataset::run(&connection, command).await,
+        Command::Machine { command } => machine::run(&connection, &cli.remote, command).await,
+        Command::Vector { command } => vector::run(&connection, command).await,
         Command::SupportBundle { output } => support::bundle(&connection, output).await,
         Command::Receipt => support::receipt(&connection).await,
         Command::Wait { timeout, health } => wait::wait(&connection, health, timeout).await,

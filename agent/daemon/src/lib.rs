@@ -19,6 +19,7 @@ pub mod root;
 pub mod run;
 pub mod settings;
 pub mod slots;
+pub mod store;
 pub mod support;
 pub mod ticker;
 pub mod trial;

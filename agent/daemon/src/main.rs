@@ -10,14 +10,17 @@ use siris_agent::bus::Authority;
 use siris_agent::escrow::{self, Restored};
 use siris_agent::gate::{self, Patience};
 use siris_agent::host_keys::ensure_host_key;
+use siris_agent::identity::ensure_device_id;
 use siris_agent::pools::import::{self, import_pools};
 use siris_agent::pools::memory;
 use siris_agent::provision::{self, Credentials};
 use siris_agent::root::{ESCROW_FAULT, ESCROW_WANTED, Root};
+use siris_agent::store::Store;
 use siris_agent::trial::{self, Outcome};
 use siris_agent::upgrade::worker::Source;
 use siris_agent::upgrade::{Allowed, worker};
-use siris_agent::{checks, observe, reboot, run, slots};
+use siris_agent::vectors::peer::Session;
+use siris_agent::{checks, observe, reboot, run, slots, vectors};
 use siris_host::cmd::{Cmd, Tool};
 use siris_zfs::OpenZfs;
 
@@ -91,6 +94,33 @@ enum Command {
     /// Reboots when nothing is running that must not be cut off; the agent starts it.
     #[command(hide = true)]
     RebootWhenIdle,
+    /// Does what another machine asks for over SSH; the one command of its key.
+    #[command(hide = true)]
+    Peer {
+        /// The machine, as it is known here.
+        name: String,
+    },
+    /// Syncs a vector; the agent starts it.
+    #[command(hide = true)]
+    SyncWorker {
+        /// The vector's number here.
+        number: u64,
+    },
+    /// Compares both ends of a vector; the agent starts it.
+    #[command(hide = true)]
+    VerifyWorker {
+        /// The vector's number here.
+        number: u64,
+    },
+    /// Takes back what a vector has marked; the agent starts it.
+    #[command(hide = true)]
+    ForgetWorker {
+        /// The vector's number here.
+        number: u64,
+        /// The other machine stays as it is.
+        #[arg(long)]
+        here_only: bool,
+    },
     /// Imports the pools the box is to have; once per boot.
     ImportPools {
         /// Seconds to wait for late devices.
@@ -154,6 +184,16 @@ fn main() -> anyhow::Result<()> {
         }
         Some(Command::InspectWorker { from }) => said(worker::inspect(&root, &OpenZfs, &from, &mut std::io::stdout())),
         Some(Command::MarkSlot { state, slot }) => said(worker::mark(&root, &state, &slot, &mut std::io::stdout())),
+        Some(Command::Peer { name }) => said(peer(&root, &name)?),
+        Some(Command::SyncWorker { number }) => {
+            said(vectors::worker::run(&root, &OpenZfs, number, &mut std::io::stdout()))
+        }
+        Some(Command::VerifyWorker { number }) => {
+            said(vectors::worker::verify(&root, &OpenZfs, number, &mut std::io::stdout()))
+        }
+        Some(Command::ForgetWorker { number, here_only }) => {
+            said(vectors::worker::forget(&root, &OpenZfs, number, here_only, &mut std::io::stdout()))
+        }
         Some(Command::ImportPools { wait }) => {
             // Disks that are known by now are looked at by udev first; later ones are waited for below.
             // A box without pools has nothing to wait for.
@@ -194,6 +234,16 @@ fn trial_failed(root: &Root) -> anyhow::Result<()> {
             Ok(Cmd::new(Tool::Systemctl).arg("reboot").run()?)
         }
     }
+}
+
+/// What SSH has the key of a machine run: what was asked for stands in the environment (sshd(8)).
+fn peer(root: &Root, name: &str) -> anyhow::Result<bool> {
+    let known = Store::read(root)?.map(|store| store.peers()).transpose()?.unwrap_or_default();
+    let peer = known.iter().find(|peer| peer.name.as_str() == name);
+    let rights = &peer.with_context(|| format!("no machine {name} is known here"))?.rights;
+    let request = std::env::var("SSH_ORIGINAL_COMMAND").unwrap_or_default();
+    let session = Session { zfs: &OpenZfs, own: ensure_device_id(root)?, rights };
+    Ok(session.run(&request, &mut std::io::stdin().lock(), &mut std::io::stdout(), &mut std::io::stderr()))
 }
 
 /// A worker has said why it failed, if it did.

@@ -2,9 +2,11 @@
 
 mod private_bus;
 
+use std::collections::HashMap;
+
 use private_bus::{Machine, repository};
 use siris_agent::bus::Authority;
-use siris_api::{BUS_NAME, ROOT_PATH, UPGRADE_PATH, dataset_path, pool_path};
+use siris_api::{BUS_NAME, REPLICATION_PATH, ROOT_PATH, ReplicationProxy, UPGRADE_PATH, dataset_path, pool_path};
 use siris_zfs::Datasets;
 use zbus::fdo::IntrospectableProxy;
 
@@ -32,7 +34,24 @@ async fn the_xml_files_say_what_the_agent_serves() {
     builder.zfs.sets.create(&dataset).unwrap();
     let dataset = builder.zfs.sets.dataset(&dataset).unwrap().unwrap().guid.as_u64();
     let agent = builder.boot(Authority::Fixed(true)).await;
+    let replication = ReplicationProxy::new(&agent.client).await.unwrap();
+    let machine = HashMap::from([
+        ("kind", "device".into()),
+        ("host", "box.example".into()),
+        ("host-key", "ssh-ed25519 AAAAC3Nz".into()),
+        ("device", "0b2c7f3e-8a44-4f0e-9c57-1f1f2b1a6d55".into()),
+        ("prefix", "tank/home/agents".into()),
+    ]);
+    replication.add_machine("vault", machine).await.unwrap();
+    let vector = HashMap::from([
+        ("dataset", "0b2c7f3e-8a44-4f0e-9c57-1f1f2b1a6d55".into()),
+        ("machine", "vault".into()),
+        ("direction", "pull".into()),
+    ]);
+    let vector = replication.add_vector(vector).await.unwrap();
     let objects = [
+        ("org.siris.Agent1.Replication", REPLICATION_PATH.to_owned()),
+        ("org.siris.Agent1.Vector", vector.to_string()),
         ("org.siris.Agent1.Manager", ROOT_PATH.to_owned()),
         ("org.siris.Agent1.Upgrade", UPGRADE_PATH.to_owned()),
         ("org.siris.Agent1.Pool", pool_path(guid)),

@@ -69,6 +69,15 @@ pub enum ZfsError {
     /// A stream's other end failed.
     #[error("the stream broke off")]
     Stream(#[source] std::io::Error),
+    /// What is in a snapshot cannot be read.
+    #[error("cannot look into {snapshot}")]
+    Show {
+        /// The snapshot.
+        snapshot: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// Pools came and went while they were being listed.
     #[error("the pools changed while they were being listed")]
     ChangedMeanwhile,
@@ -90,6 +99,7 @@ impl ZfsError {
             }
             ZfsError::Refused { why, .. } => why.code(),
             ZfsError::Stream(_) => "zfs-stream-incomplete",
+            ZfsError::Show { .. } => "snapshot-unreadable",
             ZfsError::ChangedMeanwhile => "zfs-changed-meanwhile",
             ZfsError::NotFound(_) => "pool-not-found",
             ZfsError::Unanswering(_) => "pool-unanswering",

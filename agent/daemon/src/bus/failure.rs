@@ -16,6 +16,11 @@ impl Failure {
     pub fn new(code: ErrorCode, text: impl Into<String>) -> Self {
         Failure { code, text: text.into() }
     }
+
+    /// What happened, without the code.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
 }
 
 impl std::fmt::Display for Failure {

@@ -3,14 +3,15 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::mpsc;
-use zbus::{Connection, Fd, Variant};
+use zbus::Connection;
 
 use crate::agent::Agent;
+use crate::bus::transient::{Devices, Network, Unit, manager};
 use crate::upgrade::worker::{self, Said};
 use crate::upgrade::{Allowed, is_url};
 
@@ -25,7 +26,6 @@ pub(super) enum Source {
 const UNIT: &str = "siris-upgrade.service";
 const MARK_UNIT: &str = "siris-mark-slot.service";
 const INSPECT_UNIT: &str = "siris-inspect-bundle.service";
-const PROGRAM: &str = "/usr/libexec/siris/siris-agent";
 
 /// Says to a worker on a thread that it is to stop; one in a unit is stopped with its unit.
 pub(super) type Stop = Arc<AtomicBool>;
@@ -107,8 +107,8 @@ pub(super) async fn mark(
     let (said, mouth) = std::io::pipe()?;
     if agent.root.is_machine() {
         let nothing = OwnedFd::from(File::open("/dev/null")?);
-        let arguments = vec![PROGRAM, "mark-slot", state, slot];
-        transient(connection, MARK_UNIT, arguments, &nothing, &OwnedFd::from(mouth), Network::None).await?;
+        let arguments = vec!["mark-slot", state, slot];
+        slots(MARK_UNIT, arguments, Network::None).start(connection, &nothing, &OwnedFd::from(mouth)).await?;
     } else {
         let (agent, state, slot) = (agent.clone(), state.to_owned(), slot.to_owned());
         std::thread::spawn(move || {
@@ -127,9 +127,9 @@ pub(super) async fn inspect(connection: &Connection, agent: &Arc<Agent>, address
     let (said, mouth) = std::io::pipe()?;
     if agent.root.is_machine() {
         let nothing = OwnedFd::from(File::open("/dev/null")?);
-        let arguments = vec![PROGRAM, "inspect-worker", "--from", address];
-        let network = Network::for_address(address);
-        transient(connection, INSPECT_UNIT, arguments, &nothing, &OwnedFd::from(mouth), network).await?;
+        let arguments = vec!["inspect-worker", "--from", address];
+        let network = network_for(address);
+        slots(INSPECT_UNIT, arguments, network).start(connection, &nothing, &OwnedFd::from(mouth)).await?;
     } else {
         let (agent, address) = (agent.clone(), address.to_owned());
         std::thread::spawn(move || {
@@ -146,79 +146,25 @@ async fn only_word(said: io::PipeReader) -> zbus::Result<Option<Said>> {
     Ok(line.ok().flatten().and_then(Result::ok).and_then(|line| serde_json::from_str(&line).ok()))
 }
 
-/// A property of a unit: its name and value.
-type Property<'a> = (&'a str, Variant<'a>);
-
-/// Whether a worker may use the network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Network {
-    None,
-    Internet,
+fn network_for(address: &str) -> Network {
+    if is_url(address) { Network::Internet } else { Network::None }
 }
 
-impl Network {
-    fn for_address(address: &str) -> Self {
-        if is_url(address) { Network::Internet } else { Network::None }
-    }
+fn slots<'a>(name: &'a str, arguments: Vec<&'a str>, network: Network) -> Unit<'a> {
+    Unit { name, description: "Change the slots of the OS disk", arguments, network, devices: Devices::Disks }
 }
 
 async fn unit(connection: &Connection, source: Source, mouth: &OwnedFd, allowed: Allowed) -> zbus::Result<()> {
-    let mut arguments = vec![PROGRAM, "upgrade-worker"];
+    let mut arguments = vec!["upgrade-worker"];
     if allowed.downgrade {
         arguments.push("--allow-downgrade");
     }
     match source {
-        Source::Bundle(bundle) => transient(connection, UNIT, arguments, &bundle, mouth, Network::None).await,
+        Source::Bundle(bundle) => slots(UNIT, arguments, Network::None).start(connection, &bundle, mouth).await,
         Source::Address(address) => {
             let nothing = OwnedFd::from(File::open("/dev/null")?);
             arguments.extend(["--from", &address]);
-            transient(connection, UNIT, arguments, &nothing, mouth, Network::for_address(&address)).await
+            slots(UNIT, arguments, network_for(&address)).start(connection, &nothing, mouth).await
         }
     }
-}
-
-async fn transient(
-    connection: &Connection,
-    unit: &str,
-    arguments: Vec<&str>,
-    input: &OwnedFd,
-    output: &OwnedFd,
-    network: Network,
-) -> zbus::Result<()> {
-    let mut properties: Vec<Property<'_>> = vec![
-        ("Description", "Change the slots of the OS disk".into()),
-        ("Type", "exec".into()),
-        ("ExecStart", Variant::from(vec![(PROGRAM, arguments, false)])),
-        ("StandardInputFileDescriptor", Variant::from(Fd::from(input.as_fd()))),
-        ("StandardOutputFileDescriptor", Variant::from(Fd::from(output.as_fd()))),
-        ("StandardError", "journal".into()),
-        ("CollectMode", "inactive-or-failed".into()),
-        // A box at work goes first.
-        ("Nice", 10i32.into()),
-        ("ProtectSystem", "strict".into()),
-        ("ProtectHome", "yes".into()),
-        ("PrivateTmp", true.into()),
-        ("NoNewPrivileges", true.into()),
-        ("DevicePolicy", "closed".into()),
-        ("DeviceAllow", Variant::from(vec![("block-*", "rw"), ("/dev/zfs", "rw")])),
-    ];
-    match network {
-        Network::None => properties.push(("PrivateNetwork", true.into())),
-        Network::Internet => {
-            let families = (true, vec!["AF_INET", "AF_INET6", "AF_UNIX", "AF_NETLINK"]);
-            properties.push(("RestrictAddressFamilies", Variant::from(families)));
-        }
-    }
-    let none: Vec<(&str, Vec<Property<'_>>)> = Vec::new();
-    manager(connection, "StartTransientUnit", &(unit, "fail", properties, none)).await
-}
-
-/// Calls a method of the service manager's.
-async fn manager<B>(connection: &Connection, method: &str, arguments: &B) -> zbus::Result<()>
-where
-    B: serde::Serialize + zbus::zvariant::DynamicType,
-{
-    let (name, path) = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1");
-    let interface = Some("org.freedesktop.systemd1.Manager");
-    connection.call_method(Some(name), path, interface, method, arguments).await.map(drop)
 }

@@ -11,16 +11,20 @@ mod manager;
 mod options;
 mod pool;
 mod publish;
+mod replication;
+mod transient;
 mod upgrade;
+mod vectors;
 
 use std::sync::Arc;
 
-use siris_api::{BUS_NAME, ROOT_PATH, UPGRADE_PATH};
+use siris_api::{BUS_NAME, REPLICATION_PATH, ROOT_PATH, UPGRADE_PATH};
 use zbus::Connection;
 
 pub use authority::Authority;
 pub use failure::Failure;
 pub use publish::Publisher;
+pub use vectors::Vectors;
 
 use crate::agent::Agent;
 
@@ -35,8 +39,12 @@ pub async fn serve(
     publisher: Publisher,
     authority: Authority,
 ) -> zbus::Result<()> {
+    // Before the datasets are seen, which has them sync.
+    let vectors = publisher.vectors().clone();
+    vectors.load().await?;
     publisher.refresh_pools().await?;
     let server = connection.object_server();
+    server.at(REPLICATION_PATH, replication::ReplicationObject::new(agent.clone(), authority, vectors)).await?;
     server.at(UPGRADE_PATH, upgrade::UpgradeObject::new(agent.clone(), authority)).await?;
     server.at(ROOT_PATH, manager::ManagerObject::new(agent, publisher, authority)).await?;
     server.at(ROOT_PATH, zbus::fdo::ObjectManager).await?;

@@ -24,3 +24,10 @@ pub(super) fn flag(options: &Options, name: &str) -> Result<bool, Failure> {
     bool::try_from(value.clone())
         .map_err(|_| Failure::new(ErrorCode::OptionUnknown, format!("option \"{name}\" is a boolean")))
 }
+
+/// A text; `None` where it is not given.
+pub(super) fn text(options: &Options, name: &str) -> Result<Option<String>, Failure> {
+    let Some(value) = options.get(name) else { return Ok(None) };
+    let text = String::try_from(value.clone());
+    text.map(Some).map_err(|_| Failure::new(ErrorCode::OptionUnknown, format!("option \"{name}\" is a text")))
+}

@@ -17,9 +17,9 @@ use zbus::object_server::SignalEmitter;
 use zbus::{Connection, Variant};
 
 use crate::agent::{Agent, PoolChanges, Shown};
-use crate::bus::Authority;
 use crate::bus::dataset::{DatasetObject, count, newest};
 use crate::bus::pool::{PoolObject, members};
+use crate::bus::{Authority, Vectors};
 use crate::datasets::AssetDataset;
 
 /// Emits signals, adds and removes pool objects. Clones share their turn.
@@ -29,6 +29,7 @@ pub struct Publisher {
     agent: Arc<Agent>,
     authority: Authority,
     looks: Arc<Looks>,
+    vectors: Vectors,
 }
 
 #[derive(Default)]
@@ -68,7 +69,13 @@ const AGAIN: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(4), Du
 impl Publisher {
     /// A publisher for this agent on this connection.
     pub fn new(connection: Connection, agent: Arc<Agent>, authority: Authority) -> Self {
-        Publisher { connection, agent, authority, looks: Arc::default() }
+        let vectors = Vectors::new(connection.clone(), agent.clone(), authority);
+        Publisher { connection, agent, authority, looks: Arc::default(), vectors }
+    }
+
+    /// The vectors, which sync when their datasets have new snapshots.
+    pub fn vectors(&self) -> &Vectors {
+        &self.vectors
     }
 
     /// Judges the facts and tells the bus when the verdict is another one.
@@ -137,6 +144,10 @@ impl Publisher {
             // The task does not panic, and is not cancelled while the runtime runs.
             Err(_) => return Ok(()),
         };
+        let newer =
+            changes.changed.iter().filter(|(old, new)| old.newest != new.newest).map(|(_, new)| new.dataset.guid);
+        let newer = changes.added.iter().copied().chain(newer).filter_map(|guid| self.agent.dataset(guid));
+        self.vectors.wake(&newer.map(|found| found.dataset.name).collect::<Vec<_>>());
         let server = self.connection.object_server();
         for guid in changes.removed {
             server.remove::<DatasetObject, _>(dataset_path(guid.as_u64())).await?;

@@ -10,6 +10,7 @@ use siris_host::cmd::CmdError;
 use siris_zfs::{Bookmark, DatasetName, Datasets, Guid, Label, Refusal, Sending, SnapshotName, Stream, ZfsError};
 
 use super::VectorId;
+use super::digest::{self, Entry};
 use super::plan::View;
 
 /// How many snapshots are asked for their holds at once: their names are arguments of one command.
@@ -32,6 +33,15 @@ pub enum EndError {
     /// The other machine is not to be reached, or the way to it broke.
     #[error("the way to the other machine is broken")]
     Link(#[source] CmdError),
+    /// The other machine has another host key than the pinned one.
+    #[error(
+        "the machine that answers has another host key than the one that was pinned: if it was installed anew, remove \
+         the machine and add it again; if not, somebody is in between"
+    )]
+    HostKey(#[source] CmdError),
+    /// The other machine does not take the key.
+    #[error("the other machine does not take this one's key: allow it there")]
+    Denied(#[source] CmdError),
     /// The other machine speaks another language.
     #[error("the other machine's answer is not known: is it of another version?")]
     Answer(#[source] serde_json::Error),
@@ -52,6 +62,8 @@ impl EndError {
             EndError::Zfs(error) => error.code(),
             EndError::Peer { code, .. } => code,
             EndError::Link(_) => "link-broken",
+            EndError::HostKey(_) => "host-key-changed",
+            EndError::Denied(_) => "key-not-allowed",
             EndError::Answer(_) => "peer-unknown-answer",
             EndError::SnapshotGone { .. } => "snapshot-gone",
         }
@@ -105,6 +117,12 @@ pub trait End: Send + Sync + Debug {
     /// # Errors
     /// As [`Datasets::receive`].
     fn receive(&self, dataset: &DatasetName, stream: &mut dyn Read) -> Result<(), EndError>;
+
+    /// The digest of each path in a snapshot, as this end's own disks have it.
+    ///
+    /// # Errors
+    /// When the snapshot is gone, or cannot be looked into.
+    fn digest(&self, dataset: &DatasetName, guid: Guid) -> Result<Vec<Entry>, EndError>;
 
     /// Gives up what a receive that broke off has left.
     ///
@@ -200,6 +218,16 @@ impl End for Local<'_> {
 
     fn receive(&self, dataset: &DatasetName, stream: &mut dyn Read) -> Result<(), EndError> {
         Ok(self.0.receive(dataset, stream)?)
+    }
+
+    fn digest(&self, dataset: &DatasetName, guid: Guid) -> Result<Vec<Entry>, EndError> {
+        let (snapshot, _) = self.named(dataset, guid)?;
+        let mut entries = Vec::new();
+        self.0.show(&snapshot, &mut |dir| {
+            entries = digest::tree(dir)?;
+            Ok(())
+        })?;
+        Ok(entries)
     }
 
     fn abort_receive(&self, dataset: &DatasetName) -> Result<(), EndError> {

@@ -9,13 +9,18 @@
 //! base, and a bookmark of it, named by the vector and the snapshot's guid. So nothing is lost with a database, and
 //! whoever looks at a snapshot sees who needs it.
 
+pub mod digest;
 pub mod end;
+pub mod keys;
 pub mod needs;
 pub mod peer;
 pub mod plan;
+pub mod prove;
+pub mod record;
 pub mod remote;
 pub mod sync;
 mod wire;
+pub mod worker;
 
 #[cfg(test)]
 mod tests;

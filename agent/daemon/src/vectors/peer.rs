@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::VectorId;
 use super::end::{End, EndError, Local};
-use super::wire::{Answer, Fault, Mark, Request, ViewText, parse};
+use super::wire::{Answer, Fault, Mark, Request, ViewText, entries_out, parse};
 
 /// Longest request, in bytes.
 const REQUEST_MAX: usize = 64 * 1024;
@@ -121,6 +121,10 @@ impl Session<'_> {
             Request::Abort { dataset } => {
                 self.may(self.rights.may_receive, "have streams received")?;
                 end.abort_receive(&self.below(&dataset)?)?;
+            }
+            Request::Digest { dataset, guid } => {
+                let entries = end.digest(&self.below(&dataset)?, siris_zfs::Guid::new(guid))?;
+                return Ok(Answer::Digests(entries_out(&entries)));
             }
             Request::Send { .. } => return Err(Refused::NotARequest.into()),
         }

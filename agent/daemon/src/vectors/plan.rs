@@ -43,8 +43,8 @@ impl View {
 pub enum Step {
     /// Nothing: both have this snapshot as their newest.
     UpToDate {
-        /// The snapshot.
-        base: Guid,
+        /// The snapshot, as the target has it.
+        base: Snapshot,
     },
     /// A stream that broke off is continued.
     Resume {
@@ -159,7 +159,7 @@ pub fn plan(id: &VectorId, source: &View, target: Option<&View>) -> Result<Step,
     let name = || target.dataset.name.to_string();
     let Some(theirs) = target.snapshots.last() else { return Err(Obstacle::TargetTaken(name())) };
     if newest.guid == theirs.guid {
-        return Ok(Step::UpToDate { base: theirs.guid });
+        return Ok(Step::UpToDate { base: theirs.clone() });
     }
     let snapshot = source.snapshot(theirs.guid);
     let bookmark = source.bookmarks.iter().find(|bookmark| bookmark.guid == theirs.guid);
@@ -174,7 +174,7 @@ pub fn plan(id: &VectorId, source: &View, target: Option<&View>) -> Result<Step,
     let after = source.snapshots.partition_point(|snapshot| snapshot.createtxg <= createtxg);
     let left = &source.snapshots[after..];
     if left.is_empty() {
-        return Ok(Step::UpToDate { base: theirs.guid });
+        return Ok(Step::UpToDate { base: theirs.clone() });
     }
     // From a bookmark only one snapshot at a time can be sent: the first one, so that none is left out.
     let count = if matches!(base, Base::Bookmark(_)) { 1 } else { left.len().min(BATCH) };

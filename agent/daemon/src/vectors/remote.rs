@@ -11,9 +11,10 @@ use siris_host::cmd::{Cmd, CmdError, Running, Tool};
 use siris_zfs::{DatasetName, Guid, Refusal, Sending, Stream, ZfsError};
 
 use super::VectorId;
+use super::digest::Entry;
 use super::end::{End, EndError};
 use super::plan::View;
-use super::wire::{Answer, Fault, Mark, Request, broken};
+use super::wire::{Answer, Fault, Mark, Request, broken, entries_in};
 
 /// Seconds until a machine that does not answer is given up.
 const CONNECT: u32 = 20;
@@ -108,13 +109,25 @@ impl Remote {
                     Ok(answer)
                 }
             },
-            (true, Err(error)) => Err(EndError::Link(error)),
+            (true, Err(error)) => Err(unreachable(error)),
             (true, Ok(())) => Err(ZfsError::Stream(io::ErrorKind::UnexpectedEof.into()).into()),
         }
     }
 
     fn done(&self, request: &Request) -> Result<(), EndError> {
         self.ask(request, &mut io::empty()).map(drop)
+    }
+}
+
+/// Why SSH did not get through, by the words of its messages.
+fn unreachable(error: CmdError) -> EndError {
+    let says = |words: &str| matches!(&error, CmdError::Failed { tail, .. } if tail.contains(words));
+    if says("Host key verification failed") {
+        EndError::HostKey(error)
+    } else if says("Permission denied (") {
+        EndError::Denied(error)
+    } else {
+        EndError::Link(error)
     }
 }
 
@@ -174,6 +187,14 @@ impl End for Remote {
 
     fn receive(&self, dataset: &DatasetName, stream: &mut dyn Read) -> Result<(), EndError> {
         self.ask(&Request::Receive { dataset: dataset.to_string() }, stream).map(drop)
+    }
+
+    fn digest(&self, dataset: &DatasetName, guid: Guid) -> Result<Vec<Entry>, EndError> {
+        let request = Request::Digest { dataset: dataset.to_string(), guid: guid.as_u64() };
+        match self.ask(&request, &mut io::empty())? {
+            Answer::Digests(entries) => Ok(entries_in(entries)?),
+            _ => Err(EndError::Answer(serde::de::Error::custom("no digests"))),
+        }
     }
 
     fn abort_receive(&self, dataset: &DatasetName) -> Result<(), EndError> {

@@ -3,7 +3,7 @@
 //! Owns: the order of steps. Whatever stops it, and wherever, beginning again finishes the work: nothing is remembered
 //! but what lies in ZFS. Never: tries again by itself (who runs it does, with pauses).
 
-use siris_zfs::{DatasetName, Guid, Refusal, Stream};
+use siris_zfs::{DatasetName, Guid, Refusal, Snapshot, Stream};
 
 use super::VectorId;
 use super::end::{End, EndError};
@@ -79,11 +79,11 @@ impl Watch for () {
     }
 }
 
-/// Sends until the target has what the source has; gives the guid of the newest snapshot of both.
+/// Sends until the target has what the source has; gives the newest snapshot of both, as the target has it.
 ///
 /// # Errors
 /// When it does not come to its end. Run again, it goes on.
-pub fn sync(pair: &Pair, source: &dyn End, target: &dyn End, watch: &mut dyn Watch) -> Result<Guid, SyncError> {
+pub fn sync(pair: &Pair, source: &dyn End, target: &dyn End, watch: &mut dyn Watch) -> Result<Snapshot, SyncError> {
     let mut before: Option<Step> = None;
     loop {
         let ours = source.look(&pair.source).map_err(SyncError::Source)?;
@@ -95,7 +95,7 @@ pub fn sync(pair: &Pair, source: &dyn End, target: &dyn End, watch: &mut dyn Wat
             return Err(SyncError::Stuck);
         }
         match &step {
-            Step::UpToDate { base } => return Ok(*base),
+            Step::UpToDate { base } => return Ok(base.clone()),
             Step::Abort => target.abort_receive(&pair.target).map_err(SyncError::Target)?,
             Step::Resume { token, to } => {
                 transfer(pair, source, target, &Stream::Rest { token: token.clone() }, *to, watch)?;

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use siris_zfs::{
-    Base, Content, DatasetName, Datasets, Guid, Hold, Label, ModelDatasets, SnapshotName, Stream, UserProperties,
+    Base, Content, DatasetName, Datasets, Guid, Hold, Label, ModelDatasets, Snapshot, SnapshotName, Stream,
+    UserProperties,
 };
 
 use super::end::{End, EndError, Local};
@@ -79,7 +80,7 @@ impl World {
         Mutated(Fused(&self.machines[machine], fuse.clone()), self.mutant)
     }
 
-    fn sync(&self, vector: usize) -> Result<Guid, SyncError> {
+    fn sync(&self, vector: usize) -> Result<Snapshot, SyncError> {
         let (pair, source, target) = self.ends(vector, &Fuse::none());
         sync(pair, &Local(&source), &Local(&target), &mut ())
     }
@@ -147,16 +148,21 @@ impl World {
     }
 
     /// A sync ends well, or fails of what was done to it; B has nothing to send before it has received something.
-    fn expect(&self, vector: usize, ended: Result<Guid, SyncError>, was_disturbed: bool) -> Result<(), TestCaseError> {
+    fn expect(
+        &self,
+        vector: usize,
+        ended: Result<Snapshot, SyncError>,
+        was_disturbed: bool,
+    ) -> Result<(), TestCaseError> {
         let (pair, source, target) = &self.vectors[vector];
         let newest = |machine: usize, dataset: &DatasetName| {
             self.machines[machine].snapshots(dataset).ok().and_then(|mut all| all.pop()).map(|snapshot| snapshot.guid)
         };
         let ours = newest(*source, &pair.source);
         match ended {
-            Ok(guid) => {
-                prop_assert_eq!(ours, Some(guid));
-                prop_assert_eq!(newest(*target, &pair.target), Some(guid));
+            Ok(base) => {
+                prop_assert_eq!(ours, Some(base.guid));
+                prop_assert_eq!(newest(*target, &pair.target), Some(base.guid));
             }
             Err(SyncError::Obstacle(Obstacle::NoPoints | Obstacle::SourceMissing(_))) if ours.is_none() => {}
             Err(SyncError::Obstacle(obstacle)) => prop_assert!(false, "{obstacle}"),

@@ -2,12 +2,16 @@
 //!
 //! Owns: the words. In both directions texts of ZFS are parse into names before anything is done with them.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
 use serde::{Deserialize, Serialize};
 use siris_zfs::{
     Base, Bookmark, Dataset, DatasetName, Guid, Kind, Resume, Snapshot, SnapshotName, Stands, Stream, ZfsError,
 };
 
 use super::VectorId;
+use super::digest::Entry;
 use super::end::EndError;
 use super::plan::View;
 
@@ -27,6 +31,7 @@ pub(super) enum Request {
     Send { dataset: String, stream: StreamText },
     Receive { dataset: String },
     Abort { dataset: String },
+    Digest { dataset: String, guid: u64 },
 }
 
 /// A snapshot that a vector marks.
@@ -65,6 +70,8 @@ pub(super) enum BaseText {
 pub(super) enum Answer {
     Done,
     View(Option<ViewText>),
+    /// Paths in hexadecimal digits (a path may be any bytes), and their digests.
+    Digests(Vec<(String, String)>),
     Failed(Fault),
 }
 
@@ -194,6 +201,18 @@ impl From<Unknown> for EndError {
     fn from(unknown: Unknown) -> Self {
         EndError::Peer { code: "peer-unknown-request".to_owned(), text: unknown.to_string() }
     }
+}
+
+pub(super) fn entries_out(entries: &[Entry]) -> Vec<(String, String)> {
+    entries.iter().map(|entry| (hex::encode(entry.path.as_os_str().as_bytes()), entry.digest.clone())).collect()
+}
+
+pub(super) fn entries_in(texts: Vec<(String, String)>) -> Result<Vec<Entry>, Unknown> {
+    let entry = |(path, digest): (String, String)| match hex::decode(&path) {
+        Ok(bytes) => Ok(Entry { path: OsString::from_vec(bytes).into(), digest }),
+        Err(_) => Err(Unknown(path)),
+    };
+    texts.into_iter().map(entry).collect()
 }
 
 /// A stream that ended in an error of the other machine's.

@@ -10,7 +10,8 @@ mod refusal;
 mod types;
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{self, Read};
+use std::path::Path;
 
 pub use lines::LineError;
 pub use model::{Content, ModelDatasets};
@@ -190,6 +191,16 @@ pub trait Datasets: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// When the stream does not fit what is there, or breaks off; or ZFS refuses.
     fn receive(&self, dataset: &DatasetName, stream: &mut dyn Read) -> Result<(), ZfsError>;
+
+    /// Shows what is in a file system's snapshot, as a directory that is there, read-only, for as long as `look` runs.
+    ///
+    /// # Errors
+    /// When it cannot be mounted (its key is not loaded, it is a volume), or `look` fails.
+    fn show(
+        &self,
+        snapshot: &SnapshotName,
+        look: &mut (dyn FnMut(&Path) -> io::Result<()> + Send),
+    ) -> Result<(), ZfsError>;
 
     /// Gives up what a receive that broke off has left. Nothing left is no error.
     ///

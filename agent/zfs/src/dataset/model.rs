@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -625,6 +626,27 @@ impl Datasets for ModelDatasets {
                 None => return self.lock().receive(dataset, header, records, false),
             }
         }
+    }
+
+    fn show(
+        &self,
+        snapshot: &SnapshotName,
+        look: &mut (dyn FnMut(&Path) -> io::Result<()> + Send),
+    ) -> Result<(), ZfsError> {
+        let content = self.content_at(snapshot)?;
+        let mut write = || -> io::Result<()> {
+            let dir = tempfile::tempdir()?;
+            for (path, bytes) in &content {
+                let path = dir.path().join(path);
+                path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+                std::fs::write(&path, bytes)?;
+                // The time of writing is none of the content.
+                std::fs::File::open(&path)?.set_modified(std::time::UNIX_EPOCH)?;
+            }
+            std::fs::File::open(dir.path())?.set_modified(std::time::UNIX_EPOCH)?;
+            look(dir.path())
+        };
+        write().map_err(|source| ZfsError::Show { snapshot: snapshot.to_string(), source })
     }
 
     fn abort_receive(&self, dataset: &DatasetName) -> Result<(), ZfsError> {

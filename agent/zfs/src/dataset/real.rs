@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
 use siris_host::cmd::{Cmd, CmdError, Running, Tool};
 
 use super::lines;
@@ -203,6 +206,29 @@ impl Datasets for OpenZfs {
         // What the tool says goes before the pipe that it closed; a source that broke off leaves it content, at times.
         running.wait().map_err(refused)?;
         copied.map(drop).map_err(ZfsError::Stream)
+    }
+
+    fn show(
+        &self,
+        snapshot: &SnapshotName,
+        look: &mut (dyn FnMut(&Path) -> io::Result<()> + Send),
+    ) -> Result<(), ZfsError> {
+        let dir = tempfile::Builder::new().prefix("siris-snapshot-").tempdir().map_err(ZfsError::Stream)?;
+        let name = snapshot.to_string();
+        let shown = std::thread::scope(|scope| {
+            // In a mount namespace of the thread's own: whatever ends the process, nothing stays mounted.
+            let thread = scope.spawn(|| -> io::Result<()> {
+                unshare(CloneFlags::CLONE_NEWNS)?;
+                mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+                let quiet = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+                mount(Some(name.as_str()), dir.path(), Some("zfs"), quiet, None::<&str>)?;
+                let looked = look(dir.path());
+                umount2(dir.path(), MntFlags::MNT_DETACH)?;
+                looked
+            });
+            thread.join().unwrap_or_else(|_| Err(io::Error::other("panicked")))
+        });
+        shown.map_err(|source| ZfsError::Show { snapshot: name, source })
     }
 
     fn abort_receive(&self, dataset: &DatasetName) -> Result<(), ZfsError> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -12,10 +13,11 @@ use siris_zfs::{
 use uuid::Uuid;
 
 use super::super::VectorId;
+use super::super::digest::Entry;
 use super::super::end::{End, EndError, Local};
 use super::super::peer::{Rights, Session};
 use super::super::plan::View;
-use super::super::wire::{Answer, Fault, Mark, Request};
+use super::super::wire::{Answer, Fault, Mark, Request, entries_in};
 
 /// A fuse that several ports share: it blows at some call.
 #[derive(Debug, Clone)]
@@ -106,6 +108,14 @@ fn swallowing<'p, T: Default>(
 }
 
 impl Datasets for Fused<'_> {
+    fn show(
+        &self,
+        snapshot: &SnapshotName,
+        look: &mut (dyn FnMut(&Path) -> io::Result<()> + Send),
+    ) -> Result<(), ZfsError> {
+        self.0.show(snapshot, look)
+    }
+
     fn leads_to(&self, token: &str) -> Option<Guid> {
         self.0.leads_to(token)
     }
@@ -147,6 +157,14 @@ impl Mutated<'_> {
 }
 
 impl Datasets for Mutated<'_> {
+    fn show(
+        &self,
+        snapshot: &SnapshotName,
+        look: &mut (dyn FnMut(&Path) -> io::Result<()> + Send),
+    ) -> Result<(), ZfsError> {
+        self.0.show(snapshot, look)
+    }
+
     fn leads_to(&self, token: &str) -> Option<Guid> {
         self.0.leads_to(token)
     }
@@ -219,6 +237,10 @@ impl End for Far<'_> {
         if whole { Ok(()) } else { Err(ZfsError::Stream(io::Error::other("the link is cut")).into()) }
     }
 
+    fn digest(&self, dataset: &DatasetName, guid: Guid) -> Result<Vec<Entry>, EndError> {
+        self.0.digest(dataset, guid)
+    }
+
     fn abort_receive(&self, dataset: &DatasetName) -> Result<(), EndError> {
         self.0.abort_receive(dataset)
     }
@@ -277,6 +299,14 @@ impl End for Wired<'_> {
 
     fn receive(&self, dataset: &DatasetName, stream: &mut dyn Read) -> Result<(), EndError> {
         self.ask(&Request::Receive { dataset: dataset.to_string() }, stream).map(drop)
+    }
+
+    fn digest(&self, dataset: &DatasetName, guid: Guid) -> Result<Vec<Entry>, EndError> {
+        let request = Request::Digest { dataset: dataset.to_string(), guid: guid.as_u64() };
+        match self.ask(&request, &mut io::empty())? {
+            Answer::Digests(entries) => Ok(entries_in(entries)?),
+            other => panic!("{other:?}"),
+        }
     }
 
     fn abort_receive(&self, dataset: &DatasetName) -> Result<(), EndError> {

@@ -1,0 +1,332 @@
+//! `org.siris.Agent1.Replication`: machines, their keys, and new vectors.
+
+use std::sync::Arc;
+
+use siris_api::{ConfigMap, Details, ErrorCode, REPLICATION_ACTION};
+use siris_zfs::DatasetName;
+use uuid::Uuid;
+use zbus::message::Header;
+use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant};
+
+use crate::agent::Agent;
+use crate::bus::options::{Options, flag, only, text};
+use crate::bus::vectors::{Vectors, unusable};
+use crate::bus::{Authority, Failure};
+use crate::datasets::asset_of;
+use crate::store::{Store, StoreError};
+use crate::vectors::keys::{self, KeyError};
+use crate::vectors::peer::Rights;
+use crate::vectors::record::{Direction, Machine, MachineKind, Name, Peer, Tier, Vector};
+use crate::vectors::remote::Address;
+
+/// The port of SSH.
+const PORT: u16 = 22;
+
+/// The object.
+pub struct ReplicationObject {
+    agent: Arc<Agent>,
+    authority: Authority,
+    vectors: Vectors,
+}
+
+impl ReplicationObject {
+    /// The object over this agent and these vectors.
+    pub fn new(agent: Arc<Agent>, authority: Authority, vectors: Vectors) -> Self {
+        ReplicationObject { agent, authority, vectors }
+    }
+
+    async fn allowed(&self, connection: &Connection, call: &Header<'_>) -> Result<(), Failure> {
+        self.authority.check(connection, call, REPLICATION_ACTION).await
+    }
+
+    /// Reads the records, on a thread of its own; the default where there are none.
+    async fn read<T: Default + Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let agent = self.agent.clone();
+        let read = move || Store::read(&agent.root)?.map_or_else(|| Ok(T::default()), |store| work(&store));
+        let done = tokio::task::spawn_blocking(read).await;
+        done.map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))?.map_err(|error| unusable(&error))
+    }
+}
+
+fn refused(why: impl std::fmt::Display) -> Failure {
+    Failure::new(ErrorCode::MachineRefused, why.to_string())
+}
+
+fn key_failure(error: &KeyError) -> Failure {
+    let code = if matches!(error, KeyError::NoKey) { ErrorCode::MachineRefused } else { ErrorCode::RecordsUnusable };
+    Failure::new(code, crate::chain(error))
+}
+
+fn record_failure(error: &StoreError) -> Failure {
+    let code = match error {
+        StoreError::Exists(_) => ErrorCode::MachineRefused,
+        StoreError::Missing(_) => ErrorCode::MachineNotFound,
+        StoreError::InUse(_) => ErrorCode::MachineInUse,
+        StoreError::Database { .. } | StoreError::Row(_) => ErrorCode::RecordsUnusable,
+    };
+    Failure::new(code, crate::chain(error))
+}
+
+fn name(text: &str) -> Result<Name, Failure> {
+    text.parse().map_err(refused)
+}
+
+/// An option that has to be there, parsed.
+fn needed<T: std::str::FromStr<Err: std::fmt::Display>>(options: &Options, key: &str) -> Result<T, Failure> {
+    let value = text(options, key)?.ok_or_else(|| refused(format!("{key} is missing")))?;
+    value.parse().map_err(|error| refused(format!("{key}: {error}")))
+}
+
+fn port(options: &Options) -> Result<u16, Failure> {
+    let Some(value) = options.get("port") else { return Ok(PORT) };
+    let port = u16::try_from(value.clone()).ok().filter(|port| *port > 0);
+    port.ok_or_else(|| refused("port: a number from 1 to 65535, of type q"))
+}
+
+/// A host as SSH takes it behind `--`: no user, no port, nothing that could be read as something else.
+fn host(options: &Options) -> Result<String, Failure> {
+    let host: String = needed(options, "host")?;
+    let fits = |c: char| c.is_ascii_alphanumeric() || ".-_:%".contains(c);
+    if host.is_empty() || host.starts_with('-') || !host.chars().all(fits) {
+        return Err(refused(format!("\"{host}\" is no host name or address")));
+    }
+    Ok(host)
+}
+
+fn machine(name: Name, options: &Options) -> Result<Machine, Failure> {
+    only(options, &["kind", "host", "port", "host-key", "device", "prefix"])?;
+    let kind: MachineKind = needed(options, "kind")?;
+    if kind == MachineKind::Server {
+        return Err(refused("machines without an agent (kind server) are not to be had in this release"));
+    }
+    let host_key = keys::parse(&needed::<String>(options, "host-key")?).map_err(|error| key_failure(&error))?;
+    Ok(Machine {
+        name,
+        kind,
+        device: Some(needed(options, "device")?),
+        address: Address { host: host(options)?, port: port(options)?, host_key },
+        prefix: needed(options, "prefix")?,
+    })
+}
+
+fn peer(name: Name, options: &Options) -> Result<Peer, Failure> {
+    only(options, &["device", "key", "prefix", "receive", "send"])?;
+    let key = keys::parse(&needed::<String>(options, "key")?).map_err(|error| key_failure(&error))?;
+    let (may_receive, may_send) = (flag(options, "receive")?, flag(options, "send")?);
+    if !may_receive && !may_send {
+        return Err(refused("neither receive nor send: such a key is for nothing"));
+    }
+    let device: Uuid = needed(options, "device")?;
+    Ok(Peer { name, key, rights: Rights { device, prefix: needed(options, "prefix")?, may_receive, may_send } })
+}
+
+fn details<const N: usize>(pairs: [(&str, Variant<'_>); N]) -> ConfigMap {
+    let owned = |(key, value): (&str, Variant<'_>)| Some((key.to_owned(), OwnedVariant::try_from(value).ok()?));
+    pairs.into_iter().filter_map(owned).collect()
+}
+
+#[zbus::interface(name = "org.siris.Agent1.Replication", introspection_docs = false)]
+impl ReplicationObject {
+    #[zbus(out_args("key"))]
+    async fn own_key(
+        &self,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        name: &str,
+    ) -> Result<String, Failure> {
+        let name = self::name(name)?;
+        self.allowed(connection, &call).await?;
+        let agent = self.agent.clone();
+        let made = tokio::task::spawn_blocking(move || keys::ensure(&agent.root, &name)).await;
+        let made = made.map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))?;
+        made.map_err(|error| key_failure(&error))
+    }
+
+    async fn add_machine(
+        &self,
+        name: &str,
+        machine: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(), Failure> {
+        let machine = self::machine(self::name(name)?, &machine)?;
+        self.allowed(connection, &call).await?;
+        let add = move |agent: &Agent, store: Store| {
+            keys::ensure(&agent.root, &machine.name).map_err(|error| key_failure(&error))?;
+            store.add_machine(&machine).map_err(|error| record_failure(&error))
+        };
+        self.vectors.store(add).await
+    }
+
+    async fn remove_machine(
+        &self,
+        name: &str,
+        options: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(), Failure> {
+        only(&options, &[])?;
+        let name = self::name(name)?;
+        self.allowed(connection, &call).await?;
+        let remove = move |agent: &Agent, store: Store| {
+            store.remove_machine(name.as_str()).map_err(|error| record_failure(&error))?;
+            keys::remove(&agent.root, &name).map_err(|error| key_failure(&error.into()))
+        };
+        self.vectors.store(remove).await
+    }
+
+    #[zbus(out_args("machines"))]
+    async fn list_machines(&self) -> Result<Details, Failure> {
+        let machines = self.read(Store::machines).await?;
+        let shown = |Machine { name, kind, device, address, prefix }: Machine| {
+            let details = details([
+                ("kind", kind.as_str().into()),
+                ("host", address.host.into()),
+                ("port", address.port.into()),
+                ("host-key", address.host_key.into()),
+                ("device", device.map(|device| device.to_string()).unwrap_or_default().into()),
+                ("prefix", prefix.to_string().into()),
+            ]);
+            (name.to_string(), details)
+        };
+        Ok(machines.into_iter().map(shown).collect())
+    }
+
+    #[zbus(out_args("device", "host-key"))]
+    async fn allow_peer(
+        &self,
+        name: &str,
+        peer: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(String, String), Failure> {
+        let peer = self::peer(self::name(name)?, &peer)?;
+        self.allowed(connection, &call).await?;
+        let device = self.agent.device_id.to_string();
+        let allow = move |agent: &Agent, store: Store| {
+            let host_key = keys::host_key(&agent.root).map_err(|error| key_failure(&error))?;
+            store.add_peer(&peer).map_err(|error| record_failure(&error))?;
+            authorize(agent, &store)?;
+            Ok(host_key)
+        };
+        Ok((device, self.vectors.store(allow).await?))
+    }
+
+    async fn remove_peer(
+        &self,
+        name: &str,
+        options: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(), Failure> {
+        only(&options, &[])?;
+        let name = self::name(name)?;
+        self.allowed(connection, &call).await?;
+        let remove = move |agent: &Agent, store: Store| {
+            store.remove_peer(name.as_str()).map_err(|error| record_failure(&error))?;
+            authorize(agent, &store)
+        };
+        self.vectors.store(remove).await
+    }
+
+    #[zbus(out_args("peers"))]
+    async fn list_peers(&self) -> Result<Details, Failure> {
+        let peers = self.read(Store::peers).await?;
+        let shown = |Peer { name, key, rights }: Peer| {
+            let details = details([
+                ("device", rights.device.to_string().into()),
+                ("key", key.into()),
+                ("prefix", rights.prefix.to_string().into()),
+                ("receive", rights.may_receive.into()),
+                ("send", rights.may_send.into()),
+            ]);
+            (name.to_string(), details)
+        };
+        Ok(peers.into_iter().map(shown).collect())
+    }
+
+    #[zbus(out_args("path"))]
+    async fn add_vector(
+        &self,
+        vector: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath, Failure> {
+        let asked = vector;
+        only(&asked, &["dataset", "machine", "direction", "other", "tier"])?;
+        self.allowed(connection, &call).await?;
+        let here = self.dataset(&needed::<String>(&asked, "dataset").map_err(as_vector)?)?;
+        let machine: Name = needed(&asked, "machine").map_err(as_vector)?;
+        let direction = wanted(&asked, "direction", Direction::Push)?;
+        let tier = wanted(&asked, "tier", Tier::Primary)?;
+        let other = text(&asked, "other")?.map(|other| other.parse::<DatasetName>()).transpose();
+        let other = other.map_err(|error| Failure::new(ErrorCode::VectorRefused, format!("other: {error}")))?;
+        let add = move |_: &Agent, store: Store| {
+            let there = store.machine(machine.as_str()).map_err(|error| record_failure(&error))?;
+            let own = here.as_str().rsplit('/').next().unwrap_or_default();
+            let other = match other {
+                Some(other) => other,
+                None => format!("{}/{own}", there.prefix)
+                    .parse()
+                    .map_err(|error: siris_zfs::NameError| Failure::new(ErrorCode::VectorRefused, error.to_string()))?,
+            };
+            let (source, target) = match direction {
+                Direction::Push => (here, other),
+                Direction::Pull => (other, here),
+            };
+            let proven = String::new();
+            let mut vector = Vector { number: 0, machine, direction, source, target, tier, paused: false, proven };
+            vector.number = store.add_vector(&vector).map_err(|error| match error {
+                StoreError::Exists(_) => Failure::new(ErrorCode::VectorRefused, error.to_string()),
+                other => record_failure(&other),
+            })?;
+            Ok(vector)
+        };
+        let made = self.vectors.store(add).await?;
+        let path = self.vectors.add(made).await?;
+        OwnedObjectPath::try_from(path).map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))
+    }
+}
+
+impl ReplicationObject {
+    /// The dataset of that name, or of the asset with that UUID. One that is to be received need not be there yet.
+    fn dataset(&self, asked: &str) -> Result<DatasetName, Failure> {
+        let known = self.agent.shown().datasets;
+        if let Ok(asset) = asked.parse::<Uuid>() {
+            let found = known.values().find(|dataset| dataset.asset == asset);
+            let missing = || Failure::new(ErrorCode::DatasetNotFound, format!("there is no dataset of asset {asset}"));
+            return Ok(found.ok_or_else(missing)?.dataset.name.clone());
+        }
+        let name: DatasetName =
+            asked.parse().map_err(|error| Failure::new(ErrorCode::VectorRefused, format!("dataset: {error}")))?;
+        match asset_of(&name) {
+            Some(_) => Ok(name),
+            None => Err(Failure::new(
+                ErrorCode::VectorRefused,
+                format!("{name} is not the dataset of an asset (POOL/home/agents/UUID)"),
+            )),
+        }
+    }
+}
+
+fn as_vector(failure: Failure) -> Failure {
+    Failure::new(ErrorCode::VectorRefused, failure.text())
+}
+
+/// A word that may be left out.
+fn wanted<T: std::str::FromStr<Err: std::fmt::Display>>(
+    options: &Options,
+    key: &str,
+    default: T,
+) -> Result<T, Failure> {
+    let Some(word) = text(options, key)? else { return Ok(default) };
+    word.parse().map_err(|error| Failure::new(ErrorCode::VectorRefused, format!("{key}: {error}")))
+}
+
+fn authorize(agent: &Agent, store: &Store) -> Result<(), Failure> {
+    let peers = store.peers().map_err(|error| record_failure(&error))?;
+    keys::authorize(&agent.root, &peers).map_err(|error| key_failure(&error.into()))
+}

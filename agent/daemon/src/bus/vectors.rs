@@ -1,0 +1,541 @@
+//! The vectors of this box as they run: which waits, which syncs, what came of it; and their workers.
+//!
+//! Owns: the turns, and the objects `/org/siris/Agent1/vectors/ID`. Never: syncs itself; a worker does, which ends.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use siris_api::{ErrorCode, REPLICATION_ACTION, VECTOR_INTERFACE, vector_path};
+use siris_zfs::DatasetName;
+use tokio::sync::mpsc;
+use zbus::fdo::{self, Properties};
+use zbus::message::Header;
+use zbus::names::InterfaceName;
+use zbus::object_server::SignalEmitter;
+use zbus::{Connection, Variant};
+
+use crate::agent::Agent;
+use crate::bus::options::{Options, flag, only};
+use crate::bus::transient::{Devices, Network, Unit, manager};
+use crate::bus::{Authority, Failure};
+use crate::store::{Store, StoreError};
+use crate::vectors::record::{Direction, Vector};
+use crate::vectors::worker::{self, Said};
+
+/// So many sync at once; the others wait for their turn.
+const AT_ONCE: usize = 4;
+
+/// The vectors. Clones are the same.
+#[derive(Clone)]
+pub struct Vectors {
+    connection: Connection,
+    agent: Arc<Agent>,
+    authority: Authority,
+    all: Arc<Mutex<BTreeMap<u64, Running>>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Idle,
+    Waiting,
+    Syncing,
+    Failed,
+}
+
+/// A vector, and how it is.
+#[derive(Debug, Clone)]
+struct Running {
+    vector: Vector,
+    state: State,
+    /// Asked for while it was syncing.
+    again: bool,
+    /// In which order they began to wait.
+    turn: u64,
+    last_error: String,
+    sent: u64,
+    base: String,
+    synced_at: u64,
+}
+
+impl Running {
+    fn new(vector: Vector) -> Self {
+        let (last_error, base) = (String::new(), String::new());
+        Running { vector, state: State::Idle, again: false, turn: 0, last_error, sent: 0, base, synced_at: 0 }
+    }
+
+    fn state(&self) -> &'static str {
+        match self.state {
+            State::Syncing => "syncing",
+            _ if self.vector.paused => "paused",
+            State::Idle => "idle",
+            State::Waiting => "waiting",
+            State::Failed => "failed",
+        }
+    }
+}
+
+pub(super) fn unusable(error: &StoreError) -> Failure {
+    Failure::new(ErrorCode::RecordsUnusable, crate::chain(error))
+}
+
+impl Vectors {
+    /// No vectors yet; see [`Vectors::load`].
+    pub fn new(connection: Connection, agent: Arc<Agent>, authority: Authority) -> Self {
+        Vectors { connection, agent, authority, all: Arc::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Running>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn running(&self, number: u64) -> Result<Running, Failure> {
+        let gone = || Failure::new(ErrorCode::VectorNotFound, format!("vector {number} is not there any more"));
+        self.lock().get(&number).cloned().ok_or_else(gone)
+    }
+
+    /// Puts the vectors that are on record on the bus. They sync when their datasets are seen: one that was syncing when the
+    /// agent ended goes on.
+    ///
+    /// # Errors
+    /// When the bus refuses. Records that cannot be read are told in the journal: the agent serves on.
+    pub async fn load(&self) -> zbus::Result<()> {
+        let agent = self.agent.clone();
+        let read = move || Store::read(&agent.root)?.map_or_else(|| Ok(Vec::new()), |store| store.vectors());
+        match tokio::task::spawn_blocking(read).await {
+            Ok(Ok(vectors)) => {
+                for vector in vectors {
+                    self.add(vector).await?;
+                }
+            }
+            Ok(Err(error)) => eprintln!("there are no vectors: {}", crate::chain(&error)),
+            // The task does not panic, and is not cancelled while the runtime runs.
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Puts a vector that is on record on the bus.
+    ///
+    /// # Errors
+    /// When the bus refuses.
+    pub(super) async fn add(&self, vector: Vector) -> zbus::Result<String> {
+        let (number, path) = (vector.number, self.path(&vector));
+        self.lock().insert(number, Running::new(vector));
+        let object = VectorObject { vectors: self.clone(), number };
+        self.connection.object_server().at(path.as_str(), object).await?;
+        Ok(path)
+    }
+
+    fn path(&self, vector: &Vector) -> String {
+        vector_path(&vector.id(self.agent.device_id).to_string())
+    }
+
+    /// Has the vectors that send one of these datasets sync.
+    pub fn wake(&self, changed: &[DatasetName]) {
+        let sends =
+            |running: &Running| running.vector.direction == Direction::Push && changed.contains(&running.vector.source);
+        let numbers: Vec<u64> = self.lock().values().filter(|one| sends(one)).map(|one| one.vector.number).collect();
+        for number in numbers {
+            self.ask(number);
+        }
+    }
+
+    /// Has a vector sync, or wait for its turn.
+    fn ask(&self, number: u64) {
+        {
+            let mut all = self.lock();
+            let turn = all.values().map(|running| running.turn).max().unwrap_or(0) + 1;
+            let Some(running) = all.get_mut(&number).filter(|running| !running.vector.paused) else { return };
+            match running.state {
+                State::Syncing => running.again = true,
+                State::Waiting => {}
+                State::Idle | State::Failed => (running.state, running.turn) = (State::Waiting, turn),
+            }
+        }
+        self.take_turns();
+    }
+
+    /// Starts those whose turn it is.
+    fn take_turns(&self) {
+        loop {
+            let number = {
+                let mut all = self.lock();
+                let syncing = all.values().filter(|running| running.state == State::Syncing).count();
+                let waiting = all.values_mut().filter(|running| running.state == State::Waiting);
+                let Some(next) = waiting.min_by_key(|running| running.turn).filter(|_| syncing < AT_ONCE) else {
+                    return;
+                };
+                (next.state, next.again, next.sent) = (State::Syncing, false, 0);
+                next.vector.number
+            };
+            let vectors = self.clone();
+            tokio::spawn(async move { vectors.sync(number).await });
+        }
+    }
+
+    /// One sync, from the start of its worker to its end.
+    async fn sync(&self, number: u64) {
+        self.changed(number, &["State", "Sent"]).await;
+        let number_text = number.to_string();
+        let arguments = vec!["sync-worker", &number_text];
+        let description = format!("Sync vector {number}");
+        let mut ended = Err("worker-ended: the process that syncs ended without a word; see the journal".to_owned());
+        match self
+            .worker(number, &description, arguments, move |agent, out| {
+                worker::run(&agent.root, agent.zfs.sets(), number, out)
+            })
+            .await
+        {
+            Err(error) => ended = Err(format!("worker-not-started: {error}")),
+            Ok(mut worker) => {
+                while let Some(said) = worker.recv().await {
+                    match said {
+                        Said::Sent { bytes } => self.note(number, |running| running.sent = bytes),
+                        Said::Again { text, wait } => {
+                            eprintln!("vector {number}: {text}; tried again in {wait} s");
+                            self.note(number, |running| running.last_error = format!("tried again: {text}"));
+                        }
+                        Said::Synced { base, bytes } => ended = Ok((base, bytes)),
+                        Said::Failed { code, text } => ended = Err(format!("{code}: {text}")),
+                        // Not this worker's words.
+                        Said::Forgotten | Said::Compared { .. } => {}
+                    }
+                    self.changed(number, &["Sent", "LastError"]).await;
+                }
+            }
+        }
+        let mut again = false;
+        self.note(number, |running| {
+            again = running.again;
+            running.again = false;
+            match &ended {
+                Ok((base, bytes)) => {
+                    (running.state, running.sent, running.base) = (State::Idle, *bytes, base.clone());
+                    (running.last_error, running.synced_at) = (String::new(), now());
+                }
+                // Stopped on purpose.
+                Err(_) if running.vector.paused => (running.state, running.last_error) = (State::Idle, String::new()),
+                Err(error) => (running.state, running.last_error) = (State::Failed, error.clone()),
+            }
+        });
+        if let Err(error) = &ended {
+            eprintln!("vector {number}: {error}");
+        }
+        self.changed(number, &["State", "Sent", "Base", "LastError", "SyncedAt"]).await;
+        if again {
+            self.ask(number);
+        }
+        self.take_turns();
+    }
+
+    /// Starts a worker; what it says comes out of the channel, which ends when the worker does.
+    async fn worker(
+        &self,
+        number: u64,
+        description: &str,
+        arguments: Vec<&str>,
+        here: impl FnOnce(&Agent, &mut dyn std::io::Write) -> bool + Send + 'static,
+    ) -> zbus::Result<mpsc::Receiver<Said>> {
+        let (said, mouth) = std::io::pipe()?;
+        if self.agent.root.is_machine() {
+            let nothing = OwnedFd::from(File::open("/dev/null")?);
+            let name = unit(number);
+            let unit = Unit { name: &name, description, arguments, network: Network::Internet, devices: Devices::Zfs };
+            unit.start(&self.connection, &nothing, &OwnedFd::from(mouth)).await?;
+        } else {
+            // Below another root there is no service manager.
+            let agent = self.agent.clone();
+            std::thread::spawn(move || {
+                let mut mouth = mouth;
+                here(&agent, &mut mouth)
+            });
+        }
+        let (sender, receiver) = mpsc::channel(16);
+        std::thread::spawn(move || {
+            for line in BufReader::new(said).lines().map_while(Result::ok) {
+                let Ok(said) = serde_json::from_str(&line) else { continue };
+                if sender.blocking_send(said).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(receiver)
+    }
+
+    fn note(&self, number: u64, change: impl FnOnce(&mut Running)) {
+        if let Some(running) = self.lock().get_mut(&number) {
+            change(running);
+        }
+    }
+
+    /// Tells the bus of properties that may be other than they were.
+    async fn changed(&self, number: u64, names: &[&str]) {
+        let Ok(now) = self.running(number) else { return };
+        let value = |name: &str| -> Variant<'_> {
+            match name {
+                "State" => now.state().into(),
+                "Sent" => now.sent.into(),
+                "Base" => now.base.as_str().into(),
+                "SyncedAt" => now.synced_at.into(),
+                "ProvenTo" => now.vector.proven.as_str().into(),
+                _ => now.last_error.as_str().into(),
+            }
+        };
+        let changed: HashMap<&str, Variant<'_>> = names.iter().map(|name| (*name, value(name))).collect();
+        let tell = async {
+            let emitter = SignalEmitter::new(&self.connection, self.path(&now.vector))?;
+            let interface = InterfaceName::try_from(VECTOR_INTERFACE)?;
+            Properties::properties_changed(&emitter, interface, changed, (&[][..]).into()).await
+        };
+        if let Err(error) = tell.await {
+            eprintln!("cannot tell the bus: {error}");
+        }
+    }
+
+    /// Changes the records, on a thread of its own.
+    pub(super) async fn store<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Agent, Store) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let agent = self.agent.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let store = Store::open(&agent.root).map_err(|error| unusable(&error))?;
+            work(&agent, store)
+        });
+        done.await.map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))?
+    }
+
+    async fn stop(&self, number: u64) -> Result<(), Failure> {
+        let is_syncing = self.running(number)?.state == State::Syncing;
+        if is_syncing && self.agent.root.is_machine() {
+            let stopped = manager(&self.connection, "StopUnit", &(unit(number), "replace")).await;
+            stopped.map_err(|error| Failure::new(ErrorCode::VectorFailed, format!("worker-not-stopped: {error}")))?;
+        }
+        Ok(())
+    }
+
+    async fn pause(&self, number: u64, paused: bool) -> Result<(), Failure> {
+        self.running(number)?;
+        self.store(move |_, store| store.pause(number, paused).map_err(|error| unusable(&error))).await?;
+        self.note(number, |running| {
+            running.vector.paused = paused;
+            if running.state == State::Waiting {
+                running.state = State::Idle;
+            }
+        });
+        if paused {
+            self.stop(number).await?;
+        }
+        self.changed(number, &["State"]).await;
+        if !paused {
+            self.ask(number);
+        }
+        Ok(())
+    }
+
+    /// Compares both ends, which takes as long as it takes to read both. Gives what was compared, how many paths, and those
+    /// that differ.
+    async fn verify(&self, number: u64) -> Result<(String, u64, Vec<String>), Failure> {
+        if self.running(number)?.state == State::Syncing {
+            return Err(Failure::new(ErrorCode::VectorFailed, "vector-busy: it is syncing: ask again when it is done"));
+        }
+        let number_text = number.to_string();
+        let description = format!("Compare both ends of vector {number}");
+        let worker = self.worker(number, &description, vec!["verify-worker", &number_text], move |agent, out| {
+            worker::verify(&agent.root, agent.zfs.sets(), number, out)
+        });
+        let failed = |text: String| Failure::new(ErrorCode::VectorFailed, text);
+        let mut worker = worker.await.map_err(|error| failed(format!("worker-not-started: {error}")))?;
+        match worker.recv().await {
+            Some(Said::Compared { base, paths, differing, .. }) => {
+                let proven = if differing.is_empty() { base.clone() } else { String::new() };
+                let kept = proven.clone();
+                self.store(move |_, store| store.prove(number, &kept).map_err(|error| unusable(&error))).await?;
+                self.note(number, |running| running.vector.proven = proven);
+                self.changed(number, &["ProvenTo"]).await;
+                Ok((base, paths, differing))
+            }
+            Some(Said::Failed { code, text }) => Err(failed(format!("{code}: {text}"))),
+            _ => Err(failed("worker-ended: the process ended without a word; see the journal".to_owned())),
+        }
+    }
+
+    async fn remove(&self, number: u64, here_only: bool) -> Result<(), Failure> {
+        let running = self.running(number)?;
+        if running.state == State::Syncing {
+            return Err(Failure::new(ErrorCode::VectorFailed, "vector-busy: it is syncing: pause it first"));
+        }
+        // Nothing starts it any more.
+        self.note(number, |running| running.vector.paused = true);
+        let number_text = number.to_string();
+        let mut arguments = vec!["forget-worker", &number_text];
+        arguments.extend(here_only.then_some("--here-only"));
+        let description = format!("Forget vector {number}");
+        let worker = self.worker(number, &description, arguments, move |agent, out| {
+            worker::forget(&agent.root, agent.zfs.sets(), number, here_only, out)
+        });
+        let failed = |text: String| Failure::new(ErrorCode::VectorFailed, text);
+        let mut worker = worker.await.map_err(|error| failed(format!("worker-not-started: {error}")))?;
+        match worker.recv().await {
+            Some(Said::Forgotten) => {}
+            Some(Said::Failed { code, text }) => {
+                self.note(number, |now| now.vector.paused = running.vector.paused);
+                return Err(failed(format!("{code}: {text}")));
+            }
+            _ => return Err(failed("worker-ended: the process ended without a word; see the journal".to_owned())),
+        }
+        self.store(move |_, store| store.remove_vector(number).map_err(|error| unusable(&error))).await?;
+        self.lock().remove(&number);
+        let path = self.path(&running.vector);
+        self.connection.object_server().remove::<VectorObject, _>(path.as_str()).await?;
+        Ok(())
+    }
+}
+
+fn unit(number: u64) -> String {
+    format!("siris-vector-{number}.service")
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// The object of one vector.
+struct VectorObject {
+    vectors: Vectors,
+    number: u64,
+}
+
+impl VectorObject {
+    fn shown(&self) -> fdo::Result<Running> {
+        self.vectors.running(self.number).map_err(|gone| fdo::Error::UnknownObject(gone.to_string()))
+    }
+
+    async fn allowed(&self, connection: &Connection, call: &Header<'_>) -> Result<(), Failure> {
+        self.vectors.authority.check(connection, call, REPLICATION_ACTION).await
+    }
+}
+
+#[zbus::interface(name = "org.siris.Agent1.Vector", introspection_docs = false)]
+impl VectorObject {
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn id(&self) -> fdo::Result<String> {
+        Ok(self.shown()?.vector.id(self.vectors.agent.device_id).to_string())
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn machine(&self) -> fdo::Result<String> {
+        Ok(self.shown()?.vector.machine.to_string())
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn direction(&self) -> fdo::Result<String> {
+        Ok(self.shown()?.vector.direction.as_str().to_owned())
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn source(&self) -> fdo::Result<String> {
+        Ok(self.shown()?.vector.source.to_string())
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn target(&self) -> fdo::Result<String> {
+        Ok(self.shown()?.vector.target.to_string())
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn tier(&self) -> fdo::Result<String> {
+        Ok(self.shown()?.vector.tier.as_str().to_owned())
+    }
+
+    #[zbus(property)]
+    fn state(&self) -> fdo::Result<String> {
+        Ok(self.shown()?.state().to_owned())
+    }
+
+    #[zbus(property)]
+    fn last_error(&self) -> fdo::Result<String> {
+        Ok(self.shown()?.last_error)
+    }
+
+    #[zbus(property)]
+    fn sent(&self) -> fdo::Result<u64> {
+        Ok(self.shown()?.sent)
+    }
+
+    #[zbus(property)]
+    fn base(&self) -> fdo::Result<String> {
+        Ok(self.shown()?.base)
+    }
+
+    #[zbus(property)]
+    fn proven_to(&self) -> fdo::Result<String> {
+        Ok(self.shown()?.vector.proven)
+    }
+
+    #[zbus(property)]
+    fn synced_at(&self) -> fdo::Result<u64> {
+        Ok(self.shown()?.synced_at)
+    }
+
+    async fn sync(
+        &self,
+        options: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(), Failure> {
+        only(&options, &[])?;
+        self.allowed(connection, &call).await?;
+        if self.vectors.running(self.number)?.vector.paused {
+            return Err(Failure::new(ErrorCode::VectorPaused, "the vector is paused: resume it"));
+        }
+        self.vectors.ask(self.number);
+        Ok(())
+    }
+
+    #[zbus(out_args("snapshot", "paths", "differing"))]
+    async fn verify(
+        &self,
+        options: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(String, u64, Vec<String>), Failure> {
+        only(&options, &[])?;
+        self.allowed(connection, &call).await?;
+        self.vectors.verify(self.number).await
+    }
+
+    async fn pause(
+        &self,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(), Failure> {
+        self.allowed(connection, &call).await?;
+        self.vectors.pause(self.number, true).await
+    }
+
+    async fn resume(
+        &self,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(), Failure> {
+        self.allowed(connection, &call).await?;
+        self.vectors.pause(self.number, false).await
+    }
+
+    async fn remove(
+        &self,
+        options: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(), Failure> {
+        let here_only = flag(&options, "here-only")?;
+        only(&options, &["here-only"])?;
+        self.allowed(connection, &call).await?;
+        self.vectors.remove(self.number, here_only).await
+    }
+}

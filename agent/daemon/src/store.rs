@@ -1,0 +1,444 @@
+//! The agent's records: machines, the keys of others, vectors.
+//!
+//! Owns: the database (SQLite) and its schema. ZFS is the truth about datasets and snapshots; nothing of it is kept here.
+//! The agent is the only writer; workers read.
+//!
+//! Versions: a release only ever adds tables, and columns with a default; what nothing needs any more goes one release
+//! later. So the release before can go on with what this one has written, and a rollback loses no row. The schema's
+//! version is SQLite's `user_version`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
+use siris_zfs::DatasetName;
+use uuid::Uuid;
+
+use crate::root::Root;
+use crate::vectors::VectorId;
+use crate::vectors::peer::Rights;
+use crate::vectors::record::{Direction, Machine, MachineKind, Name, Peer, Tier, Vector};
+use crate::vectors::remote::Address;
+
+/// The database.
+pub const STORE: &str = "/var/lib/siris/agent.db";
+
+/// How long one waits while another writes.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// Each step brings the schema one version further.
+const STEPS: &[&str] = &["
+    CREATE TABLE machines (
+        name TEXT PRIMARY KEY, kind TEXT NOT NULL, device TEXT, host TEXT NOT NULL, port INTEGER NOT NULL,
+        host_key TEXT NOT NULL, prefix TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE peers (
+        name TEXT PRIMARY KEY, device TEXT NOT NULL, key TEXT NOT NULL UNIQUE, prefix TEXT NOT NULL,
+        may_receive INTEGER NOT NULL, may_send INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE vectors (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, machine TEXT NOT NULL REFERENCES machines (name),
+        direction TEXT NOT NULL, source TEXT NOT NULL, target TEXT NOT NULL, tier TEXT NOT NULL,
+        paused INTEGER NOT NULL DEFAULT 0, proven TEXT NOT NULL DEFAULT ''
+    ) STRICT;
+"];
+
+/// Why the records cannot be had or kept.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite says so.
+    #[error("cannot use {}", .path.display())]
+    Database {
+        /// The database.
+        path: PathBuf,
+        /// What it says.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// A row holds what this version does not know.
+    #[error("cannot read the record of {0}: it was written by another version, or is damaged")]
+    Row(String),
+    /// There is one already.
+    #[error("there is {0} already")]
+    Exists(String),
+    /// There is none.
+    #[error("there is no {0}")]
+    Missing(String),
+    /// Others need it.
+    #[error("{0}")]
+    InUse(String),
+}
+
+/// The records.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    connection: Connection,
+}
+
+impl Store {
+    /// Opens the records to change them; makes them where there are none.
+    ///
+    /// # Errors
+    /// When the database cannot be opened or brought to this version.
+    pub fn open(root: &Root) -> Result<Self, StoreError> {
+        let path = root.path(STORE);
+        let fault = |source| StoreError::Database { path: path.clone(), source };
+        let mut connection = Connection::open(&path).map_err(fault)?;
+        let prepare = |connection: &mut Connection| {
+            connection.busy_timeout(BUSY)?;
+            // A power cut costs no row that was told to be kept.
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            connection.pragma_update(None, "foreign_keys", true)?;
+            let step = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let version: u32 = step.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            let newest = u32::try_from(STEPS.len()).unwrap_or(u32::MAX);
+            for sql in STEPS.iter().skip(version as usize) {
+                step.execute_batch(sql)?;
+            }
+            if version < newest {
+                step.pragma_update(None, "user_version", newest)?;
+            }
+            step.commit()
+        };
+        prepare(&mut connection).map_err(fault)?;
+        Ok(Store { path, connection })
+    }
+
+    /// Opens the records to read them; `None` where there are none yet.
+    ///
+    /// # Errors
+    /// When the database cannot be opened.
+    pub fn read(root: &Root) -> Result<Option<Self>, StoreError> {
+        let path = root.path(STORE);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let opened = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+            .and_then(|connection| connection.busy_timeout(BUSY).map(|()| connection));
+        match opened {
+            Ok(connection) => Ok(Some(Store { path, connection })),
+            Err(source) => Err(StoreError::Database { path, source }),
+        }
+    }
+
+    fn fault(&self, source: rusqlite::Error) -> StoreError {
+        StoreError::Database { path: self.path.clone(), source }
+    }
+
+    fn rows<T>(&self, sql: &str, read: fn(&Row<'_>) -> rusqlite::Result<Option<T>>) -> Result<Vec<T>, StoreError> {
+        let rows = || -> rusqlite::Result<Vec<(Value, Option<T>)>> {
+            let mut statement = self.connection.prepare(sql)?;
+            statement.query_map([], |row| Ok((row.get(0)?, read(row)?)))?.collect()
+        };
+        let rows = rows().map_err(|error| self.fault(error))?;
+        rows.into_iter().map(|(key, row)| row.ok_or_else(|| StoreError::Row(format!("{key:?}")))).collect()
+    }
+
+    /// Machines that this one dials, by name.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn machines(&self) -> Result<Vec<Machine>, StoreError> {
+        self.rows("SELECT name, kind, device, host, port, host_key, prefix FROM machines ORDER BY name", machine)
+    }
+
+    /// The machine of that name.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be read.
+    pub fn machine(&self, name: &str) -> Result<Machine, StoreError> {
+        let found = self.machines()?.into_iter().find(|machine| machine.name.as_str() == name);
+        found.ok_or_else(|| StoreError::Missing(format!("machine {name}")))
+    }
+
+    /// Keeps a machine.
+    ///
+    /// # Errors
+    /// When there is one of that name, or it cannot be written.
+    pub fn add_machine(&self, machine: &Machine) -> Result<(), StoreError> {
+        let Machine { name, kind, device, address, prefix } = machine;
+        let added = self.connection.execute(
+            "INSERT INTO machines (name, kind, device, host, port, host_key, prefix) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            params![
+                name.as_str(),
+                kind.as_str(),
+                device.map(|device| device.to_string()),
+                address.host,
+                address.port,
+                address.host_key,
+                prefix.as_str()
+            ],
+        );
+        self.added(added, || format!("a machine {name}"))
+    }
+
+    /// Forgets a machine.
+    ///
+    /// # Errors
+    /// When vectors lead to it, there is none, or it cannot be written.
+    pub fn remove_machine(&self, name: &str) -> Result<(), StoreError> {
+        let vectors: Vec<Vector> = self.vectors()?.into_iter().filter(|v| v.machine.as_str() == name).collect();
+        if let Some(first) = vectors.first() {
+            let text = format!("vector {} needs machine {name}: remove it first", first.number);
+            return Err(StoreError::InUse(text));
+        }
+        self.removed(self.connection.execute("DELETE FROM machines WHERE name = ?", [name]), || {
+            format!("machine {name}")
+        })
+    }
+
+    /// Machines that may dial this one, by name.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn peers(&self) -> Result<Vec<Peer>, StoreError> {
+        self.rows("SELECT name, device, key, prefix, may_receive, may_send FROM peers ORDER BY name", peer)
+    }
+
+    /// Keeps a peer.
+    ///
+    /// # Errors
+    /// When there is one of that name or key, or it cannot be written.
+    pub fn add_peer(&self, peer: &Peer) -> Result<(), StoreError> {
+        let Peer { name, key, rights } = peer;
+        let added = self.connection.execute(
+            "INSERT INTO peers (name, device, key, prefix, may_receive, may_send) VALUES (?, ?, ?, ?, ?, ?)",
+            params![
+                name.as_str(),
+                rights.device.to_string(),
+                key,
+                rights.prefix.as_str(),
+                rights.may_receive,
+                rights.may_send
+            ],
+        );
+        self.added(added, || format!("a peer {name}, or one with that key,"))
+    }
+
+    /// Forgets a peer.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be written.
+    pub fn remove_peer(&self, name: &str) -> Result<(), StoreError> {
+        self.removed(self.connection.execute("DELETE FROM peers WHERE name = ?", [name]), || format!("peer {name}"))
+    }
+
+    /// The vectors that this machine has made, by number.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn vectors(&self) -> Result<Vec<Vector>, StoreError> {
+        let sql =
+            "SELECT number, machine, direction, source, target, tier, paused, proven FROM vectors ORDER BY number";
+        self.rows(sql, vector)
+    }
+
+    /// The vector with that number.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be read.
+    pub fn vector(&self, number: u64) -> Result<Vector, StoreError> {
+        let found = self.vectors()?.into_iter().find(|vector| vector.number == number);
+        found.ok_or_else(|| StoreError::Missing(format!("vector {number}")))
+    }
+
+    /// Keeps a vector, and gives it its number, which none has had before.
+    ///
+    /// # Errors
+    /// When there is one from that source to that target, or it cannot be written.
+    pub fn add_vector(&self, vector: &Vector) -> Result<u64, StoreError> {
+        let Vector { machine, direction, source, target, tier, paused, .. } = vector;
+        let same = "SELECT number FROM vectors WHERE machine = ? AND direction = ? AND (source = ? OR target = ?)";
+        let ends = params![machine.as_str(), direction.as_str(), source.as_str(), target.as_str()];
+        let there = self.connection.query_row(same, ends, |row| row.get::<_, i64>(0)).optional();
+        if let Some(number) = there.map_err(|error| self.fault(error))? {
+            return Err(StoreError::Exists(format!("vector {number} with that source or target on machine {machine}")));
+        }
+        let added = self.connection.execute(
+            "INSERT INTO vectors (machine, direction, source, target, tier, paused) VALUES (?, ?, ?, ?, ?, ?)",
+            params![machine.as_str(), direction.as_str(), source.as_str(), target.as_str(), tier.as_str(), paused],
+        );
+        added.map_err(|error| self.fault(error))?;
+        Ok(self.connection.last_insert_rowid().unsigned_abs())
+    }
+
+    /// Has a vector pause, or go on.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be written.
+    pub fn pause(&self, number: u64, paused: bool) -> Result<(), StoreError> {
+        let done =
+            self.connection.execute("UPDATE vectors SET paused = ? WHERE number = ?", params![paused, id(number)]);
+        self.removed(done, || format!("vector {number}"))
+    }
+
+    /// Notes the snapshot up to which the replica is proven; empty where it is not what it should be.
+    ///
+    /// # Errors
+    /// When there is no such vector, or it cannot be written.
+    pub fn prove(&self, number: u64, proven: &str) -> Result<(), StoreError> {
+        let done =
+            self.connection.execute("UPDATE vectors SET proven = ? WHERE number = ?", params![proven, id(number)]);
+        self.removed(done, || format!("vector {number}"))
+    }
+
+    /// Forgets a vector. Its number is never given again.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be written.
+    pub fn remove_vector(&self, number: u64) -> Result<(), StoreError> {
+        let done = self.connection.execute("DELETE FROM vectors WHERE number = ?", [id(number)]);
+        self.removed(done, || format!("vector {number}"))
+    }
+
+    fn added(&self, done: rusqlite::Result<usize>, what: impl Fn() -> String) -> Result<(), StoreError> {
+        match done {
+            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
+                Err(StoreError::Exists(what()))
+            }
+            Err(error) => Err(self.fault(error)),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    fn removed(&self, done: rusqlite::Result<usize>, what: impl Fn() -> String) -> Result<(), StoreError> {
+        match done.map_err(|error| self.fault(error))? {
+            0 => Err(StoreError::Missing(what())),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// As SQLite counts: no number is ever so large that it does not fit.
+fn id(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn text<T: std::str::FromStr>(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<T>> {
+    Ok(row.get::<_, String>(at)?.parse().ok())
+}
+
+fn machine(row: &Row<'_>) -> rusqlite::Result<Option<Machine>> {
+    let device = row.get::<_, Option<String>>(2)?.map(|device| device.parse::<Uuid>().ok());
+    let (Some(name), Some(kind), Some(prefix)) = (text::<Name>(row, 0)?, text::<MachineKind>(row, 1)?, text(row, 6)?)
+    else {
+        return Ok(None);
+    };
+    let device = match device {
+        Some(None) => return Ok(None),
+        other => other.flatten(),
+    };
+    let address = Address { host: row.get(3)?, port: row.get(4)?, host_key: row.get(5)? };
+    Ok(Some(Machine { name, kind, device, address, prefix }))
+}
+
+fn peer(row: &Row<'_>) -> rusqlite::Result<Option<Peer>> {
+    let (Some(name), Some(device), Some(prefix)) = (text(row, 0)?, text(row, 1)?, text::<DatasetName>(row, 3)?) else {
+        return Ok(None);
+    };
+    let rights = Rights { device, prefix, may_receive: row.get(4)?, may_send: row.get(5)? };
+    Ok(Some(Peer { name, key: row.get(2)?, rights }))
+}
+
+fn vector(row: &Row<'_>) -> rusqlite::Result<Option<Vector>> {
+    let known = (text(row, 1)?, text::<Direction>(row, 2)?, text(row, 3)?, text(row, 4)?, text::<Tier>(row, 5)?);
+    let (Some(machine), Some(direction), Some(source), Some(target), Some(tier)) = known else { return Ok(None) };
+    let number = row.get::<_, i64>(0)?.unsigned_abs();
+    Ok(Some(Vector { number, machine, direction, source, target, tier, paused: row.get(6)?, proven: row.get(7)? }))
+}
+
+impl Vector {
+    /// Its id in the fleet, on the machine with this device id.
+    pub fn id(&self, device: Uuid) -> VectorId {
+        VectorId { device, number: self.number }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root() -> (tempfile::TempDir, Root) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        std::fs::create_dir_all(root.path("/var/lib/siris")).unwrap();
+        (dir, root)
+    }
+
+    fn machine(name: &str) -> Machine {
+        let host_key = "ssh-ed25519 AAAA".to_owned();
+        Machine {
+            name: name.parse().unwrap(),
+            kind: MachineKind::Device,
+            device: Some(Uuid::from_u128(7)),
+            address: Address { host: "box.example".to_owned(), port: 2222, host_key },
+            prefix: "tank/home/agents".parse().unwrap(),
+        }
+    }
+
+    fn vector(machine: &str, dataset: &str) -> Vector {
+        Vector {
+            number: 0,
+            machine: machine.parse().unwrap(),
+            direction: Direction::Push,
+            source: format!("a/{dataset}").parse().unwrap(),
+            target: format!("b/{dataset}").parse().unwrap(),
+            tier: Tier::Primary,
+            paused: false,
+            proven: String::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_there_after_it_was_opened_anew() {
+        let (_dir, root) = root();
+        assert!(Store::read(&root).unwrap().is_none());
+        let store = Store::open(&root).unwrap();
+        store.add_machine(&machine("cloud-1")).unwrap();
+        let rights = Rights {
+            device: Uuid::from_u128(9),
+            prefix: "tank/home/agents".parse().unwrap(),
+            may_receive: true,
+            may_send: false,
+        };
+        let peer = Peer { name: "office".parse().unwrap(), key: "ssh-ed25519 BBBB".to_owned(), rights };
+        store.add_peer(&peer).unwrap();
+        let number = store.add_vector(&vector("cloud-1", "x")).unwrap();
+        store.pause(number, true).unwrap();
+        drop(store);
+        let store = Store::read(&root).unwrap().unwrap();
+        assert_eq!(store.machine("cloud-1").unwrap(), machine("cloud-1"));
+        assert_eq!(store.peers().unwrap(), [peer]);
+        assert_eq!(store.vectors().unwrap(), [Vector { number, paused: true, ..vector("cloud-1", "x") }]);
+    }
+
+    #[test]
+    fn a_number_is_given_once_and_nothing_hangs_in_the_air() {
+        let (_dir, root) = root();
+        let store = Store::open(&root).unwrap();
+        store.add_machine(&machine("m")).unwrap();
+        assert!(matches!(store.add_machine(&machine("m")), Err(StoreError::Exists(_))));
+        let first = store.add_vector(&vector("m", "x")).unwrap();
+        assert!(matches!(store.add_vector(&vector("m", "x")), Err(StoreError::Exists(_))));
+        assert!(store.add_vector(&vector("other", "y")).is_err(), "to a machine that there is none of");
+        assert!(matches!(store.remove_machine("m"), Err(StoreError::InUse(_))));
+        store.remove_vector(first).unwrap();
+        assert!(matches!(store.remove_vector(first), Err(StoreError::Missing(_))));
+        assert!(store.add_vector(&vector("m", "x")).unwrap() > first);
+    }
+
+    #[test]
+    fn a_row_of_another_version_is_an_error_and_columns_it_has_more_are_none() {
+        let (_dir, root) = root();
+        let store = Store::open(&root).unwrap();
+        store.connection.execute_batch("ALTER TABLE machines ADD COLUMN more TEXT; PRAGMA user_version = 9").unwrap();
+        drop(store);
+        let store = Store::open(&root).unwrap();
+        store.add_machine(&machine("m")).unwrap();
+        assert_eq!(store.machines().unwrap().len(), 1);
+        store.connection.execute("UPDATE machines SET kind = 'satellite'", []).unwrap();
+        assert!(matches!(store.machines(), Err(StoreError::Row(_))));
+    }
+}

@@ -1,0 +1,248 @@
+//! The process that syncs one vector: it ends when it has, and its memory with it.
+//!
+//! Out: a line of JSON for each [`Said`], on its standard output. Owns: that a broken link is tried again, with pauses.
+
+use std::io::Write;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use siris_zfs::{Datasets, Refusal, Snapshot, Stream};
+
+use super::end::{End, EndError, Local};
+use super::keys;
+use super::prove::{Proof, prove};
+use super::record::{Direction, MachineKind, Vector};
+use super::remote::Remote;
+use super::sync::{Pair, SyncError, Watch, sync};
+use crate::identity::{IdentityError, ensure_device_id};
+use crate::root::Root;
+use crate::store::{Store, StoreError};
+
+/// What the worker says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "said")]
+pub enum Said {
+    /// So many bytes of streams have left since it began.
+    Sent {
+        /// Bytes.
+        bytes: u64,
+    },
+    /// The link broke, and is tried again.
+    Again {
+        /// Why.
+        text: String,
+        /// Seconds from now.
+        wait: u64,
+    },
+    /// Both ends have this snapshot as their newest.
+    Synced {
+        /// Its name.
+        base: String,
+        /// Bytes that were sent for it.
+        bytes: u64,
+    },
+    /// The newest snapshot that both ends have was compared.
+    Compared {
+        /// Its name.
+        base: String,
+        /// The digest of what the source has in it.
+        digest: String,
+        /// How many paths there are.
+        paths: u64,
+        /// Some of those that differ, for people; none where the replica is what it should be.
+        differing: Vec<String>,
+    },
+    /// Nothing marks anything for the vector any more.
+    Forgotten,
+    /// It is over, and something is to be done.
+    Failed {
+        /// Stable code.
+        code: String,
+        /// What, why, and what to do.
+        text: String,
+    },
+}
+
+/// Why it could not begin.
+#[derive(Debug, thiserror::Error)]
+enum BeginError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("there is no vector {0}")]
+    NoVector(u64),
+    #[error(transparent)]
+    Device(#[from] IdentityError),
+    #[error("machine {0} has no agent: vectors to servers are not to be had yet")]
+    Server(String),
+}
+
+/// How many paths that differ are named.
+const SHOWN: usize = 20;
+/// Longest pause before a broken link is tried again, and how many tries may pass without a byte.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+const TRIES: u32 = 14;
+/// How often it says how far it is.
+const TOLD: Duration = Duration::from_secs(1);
+
+/// Syncs the vector, and says how it goes. Says whether it went well.
+pub fn run(root: &Root, zfs: &dyn Datasets, number: u64, out: &mut dyn Write) -> bool {
+    let mut teller = Teller { out, bytes: 0, told: Instant::now() };
+    let ended = begin(root, number);
+    let said = match ended {
+        Err(error) => Said::Failed { code: "sync-not-begun".to_owned(), text: crate::chain(&error) },
+        Ok(begun) => match begun.patiently(root, zfs, &mut teller) {
+            Ok(base) => Said::Synced { base: base.label.to_string(), bytes: teller.bytes },
+            Err(error) => Said::Failed { code: error.code().to_owned(), text: crate::chain(&error) },
+        },
+    };
+    teller.say(&said);
+    matches!(said, Said::Synced { .. })
+}
+
+/// Takes back what the vector has marked, here and, unless that is left as it is, on the other machine. Says whether it
+/// went well.
+pub fn forget(root: &Root, zfs: &dyn Datasets, number: u64, here_only: bool, out: &mut dyn Write) -> bool {
+    let mut teller = Teller { out, bytes: 0, told: Instant::now() };
+    let said = match begin(root, number) {
+        Err(error) => Said::Failed { code: "sync-not-begun".to_owned(), text: crate::chain(&error) },
+        Ok(begun) => match begun.forget(root, zfs, here_only) {
+            Ok(()) => Said::Forgotten,
+            Err(error) => Said::Failed { code: error.code().to_owned(), text: crate::chain(&error) },
+        },
+    };
+    teller.say(&said);
+    said == Said::Forgotten
+}
+
+/// Compares what both ends have in the newest snapshot that they share. Says whether they are the same.
+pub fn verify(root: &Root, zfs: &dyn Datasets, number: u64, out: &mut dyn Write) -> bool {
+    let mut teller = Teller { out, bytes: 0, told: Instant::now() };
+    let said = match begin(root, number) {
+        Err(error) => Said::Failed { code: "sync-not-begun".to_owned(), text: crate::chain(&error) },
+        Ok(begun) => match begun.with_ends(root, zfs, |source, target| prove(&begun.pair, source, target)) {
+            Err(error) => Said::Failed { code: error.code().to_owned(), text: crate::chain(&error) },
+            Ok(Proof { base, paths, digest, differing }) => Said::Compared {
+                base: base.label.to_string(),
+                digest,
+                paths: paths as u64,
+                differing: differing.iter().take(SHOWN).map(|path| path.display().to_string()).collect(),
+            },
+        },
+    };
+    teller.say(&said);
+    matches!(said, Said::Compared { differing, .. } if differing.is_empty())
+}
+
+struct Begun {
+    pair: Pair,
+    vector: Vector,
+    machine: super::record::Machine,
+}
+
+fn begin(root: &Root, number: u64) -> Result<Begun, BeginError> {
+    let store = Store::read(root)?.ok_or(BeginError::NoVector(number))?;
+    let vector = store.vector(number)?;
+    let machine = store.machine(vector.machine.as_str())?;
+    if machine.kind == MachineKind::Server {
+        return Err(BeginError::Server(machine.name.to_string()));
+    }
+    let device = ensure_device_id(root)?;
+    let pair = Pair { id: vector.id(device), source: vector.source.clone(), target: vector.target.clone() };
+    Ok(Begun { pair, vector, machine })
+}
+
+impl Begun {
+    /// Tries until it went well, or failed of something that does not pass.
+    fn patiently(&self, root: &Root, zfs: &dyn Datasets, teller: &mut Teller<'_>) -> Result<Snapshot, SyncError> {
+        let (mut tries, mut pause) = (0, Duration::from_secs(1));
+        loop {
+            let before = teller.bytes;
+            let error = match self.once(root, zfs, teller) {
+                Ok(base) => return Ok(base),
+                Err(error) => error,
+            };
+            if teller.bytes > before {
+                (tries, pause) = (0, Duration::from_secs(1));
+            }
+            tries += 1;
+            if !passes(&error) || tries > TRIES {
+                return Err(error);
+            }
+            teller.say(&Said::Again { text: crate::chain(&error), wait: pause.as_secs() });
+            thread::sleep(pause);
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    fn once(&self, root: &Root, zfs: &dyn Datasets, teller: &mut Teller<'_>) -> Result<Snapshot, SyncError> {
+        self.with_ends(root, zfs, |source, target| sync(&self.pair, source, target, teller))
+    }
+
+    fn with_ends<T>(
+        &self,
+        root: &Root,
+        zfs: &dyn Datasets,
+        work: impl FnOnce(&dyn End, &dyn End) -> Result<T, SyncError>,
+    ) -> Result<T, SyncError> {
+        // A new one for each try: what was kept of a connection that broke is gone with it.
+        let (here, far) = (Local(zfs), self.far(root).map_err(SyncError::Target)?);
+        match self.vector.direction {
+            Direction::Push => work(&here, &far),
+            Direction::Pull => work(&far, &here),
+        }
+    }
+
+    fn far(&self, root: &Root) -> Result<Remote, EndError> {
+        let far = Remote::new(self.machine.address.clone(), &keys::private(root, &self.machine.name));
+        far.map_err(|error| EndError::Zfs(siris_zfs::ZfsError::Stream(error)))
+    }
+
+    fn forget(&self, root: &Root, zfs: &dyn Datasets, here_only: bool) -> Result<(), EndError> {
+        let (here, there) = match self.vector.direction {
+            Direction::Push => (&self.pair.source, &self.pair.target),
+            Direction::Pull => (&self.pair.target, &self.pair.source),
+        };
+        if !here_only {
+            self.far(root)?.forget(there, &self.pair.id)?;
+        }
+        Local(zfs).forget(here, &self.pair.id)
+    }
+}
+
+/// Whether trying again may help.
+fn passes(error: &SyncError) -> bool {
+    let of_end = |error: &EndError| error.refusal() == Some(Refusal::Incomplete);
+    match error {
+        SyncError::Source(error) | SyncError::Target(error) => of_end(error),
+        SyncError::Both { target_failed, .. } => of_end(target_failed),
+        SyncError::Obstacle(_) | SyncError::Stuck | SyncError::Stopped => false,
+    }
+}
+
+struct Teller<'a> {
+    out: &'a mut dyn Write,
+    bytes: u64,
+    told: Instant,
+}
+
+impl Teller<'_> {
+    fn say(&mut self, said: &Said) -> bool {
+        let line = serde_json::to_string(said).unwrap_or_default();
+        writeln!(self.out, "{line}").and_then(|()| self.out.flush()).is_ok()
+    }
+}
+
+impl Watch for Teller<'_> {
+    fn begins(&mut self, _stream: &Stream) {}
+
+    fn passes(&mut self, bytes: u64) -> bool {
+        self.bytes += bytes;
+        if self.told.elapsed() < TOLD {
+            return true;
+        }
+        self.told = Instant::now();
+        // Nobody listens any more: an agent that was started anew starts its syncs anew too.
+        self.say(&Said::Sent { bytes: self.bytes })
+    }
+}

@@ -1,0 +1,264 @@
+//! Vectors between boxes: real ZFS on both, and real SSH between them.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{NEW_POOL, must_contain, standard};
+use crate::case::Case;
+use crate::lab::Bench;
+use crate::vm::Vm;
+
+const GROUP: &str = "vectors";
+const ASSET: &str = "0b2c7f3e-8a44-4f0e-9c57-1f1f2b1a6d55";
+/// The port of a box's own loopback that leads to the other one's SSH.
+const OTHER: u16 = 2222;
+/// A sync of some megabytes, between emulated machines.
+const SYNC: Duration = Duration::from_secs(180);
+
+/// The suite's cases.
+pub fn cases() -> Vec<Case> {
+    vec![Case::quick(GROUP, "a dataset is replicated to another box, and so is each new recovery point", replicated)]
+}
+
+/// Two boxes, `office` with the pool `tank` and a dataset of an asset, `vault` with the pool `vault`; office knows vault as
+/// a machine that it may send to.
+struct Two<'a> {
+    office: Vm<'a>,
+    vault: Vm<'a>,
+}
+
+/// The dataset on each.
+fn source() -> String {
+    format!("tank/home/agents/{ASSET}")
+}
+
+fn target() -> String {
+    format!("vault/home/agents/{ASSET}")
+}
+
+impl<'a> Two<'a> {
+    fn new(bench: &Bench<'a>) -> Result<Self> {
+        let (office, vault) = (standard(bench)?, standard(bench)?);
+        // Both come from one snapshot: one of them becomes another box.
+        vault.guest.ok(
+            "cat /proc/sys/kernel/random/uuid > /var/lib/siris/device-id && rm /var/lib/ssh/ssh_host_ed25519_key* && \
+             /usr/libexec/siris/siris-agent ssh-host-keys && systemctl restart siris-agent && \
+             systemctl reload ssh",
+        )?;
+        let disk = "/dev/disk/by-id/virtio-data";
+        office.guest.ok(&format!("{NEW_POOL}new_pool tank {disk}0 {disk}1 && zfs create -p {}", source()))?;
+        vault.guest.ok(&format!(
+            "{NEW_POOL}new_pool vault {disk}0 {disk}1 && zfs create -p vault/home/agents && \
+             zfs set checksum=off vault/home/agents"
+        ))?;
+        office.guest.forward(OTHER, vault.guest.port())?;
+        let two = Two { office, vault };
+        two.introduce()?;
+        Ok(two)
+    }
+
+    /// As an operator does it who reaches both.
+    fn introduce(&self) -> Result<()> {
+        let key = self.office.guest.ok("sirisctl machine key vault")?;
+        let device = self.office.guest.ok("cat /var/lib/siris/device-id")?;
+        let allow = format!("sirisctl machine allow office --device {device} --key '{key}' --prefix vault/home/agents");
+        let allowed = self.vault.guest.ok(&format!("{allow} --receive"))?;
+        self.office
+            .guest
+            .ok(&format!("sirisctl machine add vault 127.0.0.1:{OTHER} --prefix vault/home/agents {allowed}"))?;
+        Ok(())
+    }
+
+    /// The guids of both, oldest first.
+    fn must_be_equal(&self) -> Result<()> {
+        let list = |dataset: &str| format!("zfs list -Hpd1 -t snapshot -s createtxg -o guid {dataset}");
+        let (ours, theirs) = (self.office.guest.ok(&list(&source()))?, self.vault.guest.ok(&list(&target()))?);
+        ensure!(ours == theirs, "the snapshots differ: {ours} and {theirs}");
+        let (ours, theirs) = (digest(&self.office, &source())?, digest(&self.vault, &target())?);
+        ensure!(ours == theirs, "the contents differ: {ours} and {theirs}");
+        Ok(())
+    }
+}
+
+/// Where the source is mounted, for the shell.
+fn mounted() -> String {
+    format!("$(zfs get -Ho value mountpoint {})", source())
+}
+
+/// What is in the newest snapshot.
+fn digest(vm: &Vm<'_>, dataset: &str) -> Result<String> {
+    vm.guest.ok(&format!(
+        "s=$(zfs list -Hpd1 -t snapshot -s createtxg -o name {dataset} | tail -1) && d=$(mktemp -d) && \
+         mount -t zfs -o ro $s $d && (cd $d && find . -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum); \
+         umount $d && rmdir $d"
+    ))
+}
+
+/// Who marks what on a dataset: holds, bookmarks, and what a receive has left.
+fn marks(vm: &Vm<'_>, dataset: &str) -> Result<String> {
+    vm.guest.ok(&format!(
+        "zfs list -Hpd1 -t snapshot -s createtxg -o name {dataset} | xargs zfs holds -H | awk '{{print $1, $2}}' | sed 's/.*@//'; \
+         zfs list -Hpd1 -t bookmark -o name {dataset} | sed 's/.*#//'; zfs get -Ho value receive_resume_token {dataset}"
+    ))
+}
+
+fn replicated(bench: &Bench<'_>) -> Result<()> {
+    let two = Two::new(bench)?;
+    let (office, vault) = (&two.office, &two.vault);
+    let write = |count: u32| {
+        format!("dd if=/dev/urandom of={}/sdb.img bs=1M count={count} conv=notrunc status=none", mounted())
+    };
+    office.guest.ok(&write(12))?;
+    let first = office.guest.ok(&format!("sirisctl dataset snapshot {ASSET}"))?;
+    let id = office.guest.ok(&format!("sirisctl vector add {ASSET} vault"))?;
+    let said = office.guest.run_for(SYNC, "sirisctl vector sync 1", b"")?;
+    ensure!(said.status == Some(0), "the first sync: {said}");
+    must_contain(&said.text, &first, "what was synced")?;
+    two.must_be_equal()?;
+
+    // Each new point goes by itself.
+    office.guest.ok(&write(3))?;
+    let second = office.guest.ok(&format!("sirisctl dataset snapshot {ASSET}"))?;
+    office.guest.eventually(SYNC, &format!("sirisctl vector list | tee /dev/stderr | grep -q 'idle *{second}'"))?;
+    two.must_be_equal()?;
+    let guid = vault.guest.ok(&format!("zfs get -Hpo value guid {}@{second}", target()))?;
+    let expected = format!("{second} siris:vector:{id}\nsiris-vector-{id}-{guid}\n-");
+    for (vm, dataset) in [(office, source()), (vault, target())] {
+        let found = marks(vm, &dataset)?;
+        ensure!(found == expected, "of {dataset} is marked {found}, not {expected}");
+    }
+    stolen(&two)?;
+    obstacles(&two)?;
+    proof(&two)?;
+
+    // Forgotten, nothing is left but the replica.
+    office.guest.ok("sirisctl vector remove 1")?;
+    for (vm, dataset) in [(office, source()), (vault, target())] {
+        let found = marks(vm, &dataset)?;
+        ensure!(found == "-", "of {dataset} is still marked {found}");
+    }
+    office.guest.ok("sirisctl machine remove vault && sirisctl machine list | grep -q 'dials no machine'")?;
+    vault.guest.ok("sirisctl machine forbid office && [ ! -s /var/lib/siris/peers/authorized_keys ]")?;
+    Ok(())
+}
+
+/// What somebody with office's key can do on vault: nothing beside.
+fn stolen(two: &Two<'_>) -> Result<()> {
+    let (office, vault) = (&two.office, &two.vault);
+    let key = "/var/lib/siris/peers/vault.key";
+    let ssh = format!(
+        "ssh -F none -i {key} -p {OTHER} -o BatchMode=yes -o IdentitiesOnly=yes -o StrictHostKeyChecking=no \
+         -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
+    );
+    vault.guest.ok("zfs create vault/other && zfs snapshot vault/other@1 && touch /tmp/untouched")?;
+    let before = vault.guest.ok("zfs list -Ht all -o name")?;
+    let dataset = target();
+    for tried in [
+        "id".to_owned(),
+        "rm /tmp/untouched".to_owned(),
+        format!("zfs destroy -r {dataset}"),
+        "{\"look\":{\"dataset\":\"vault/other\"}}".to_owned(),
+        "{\"receive\":{\"dataset\":\"vault/elsewhere\"}}".to_owned(),
+        "{\"receive\":{\"dataset\":\"vault/home/agents/../../other\"}}".to_owned(),
+        format!(
+            "{{\"send\":{{\"dataset\":\"{dataset}\",\"stream\":{{\"snapshot\":{{\"snapshot\":\"{dataset}@1\",\"base\":\"nothing\",\"between\":false,\"raw\":false}}}}}}}}"
+        ),
+    ] {
+        let done = office.guest.run(&format!("{ssh} root@127.0.0.1 '{tried}' </dev/null"))?;
+        ensure!(done.status == Some(1), "with the key, {tried}: {done}");
+        must_contain(&done.text, "peer-", &tried)?;
+    }
+    // No terminal, no shell, no way through to somewhere else, no file.
+    for (what, tried) in [
+        ("a shell", format!("{ssh} -tt root@127.0.0.1 </dev/null")),
+        ("a forwarded port", format!("{ssh} -o ExitOnForwardFailure=yes -W 127.0.0.1:22 root@127.0.0.1 </dev/null")),
+        ("SFTP", format!("{ssh} -s root@127.0.0.1 sftp </dev/null")),
+    ] {
+        let done = office.guest.run(&tried)?;
+        ensure!(done.status != Some(0), "with the key, {what}: {done}");
+    }
+    let now = vault.guest.ok("ls /tmp/untouched >/dev/null && zfs list -Ht all -o name")?;
+    ensure!(now == before, "something changed on the target: {now}");
+    // Nobody but the group's members changes what is replicated; everybody may look.
+    office.guest.ok("runuser -u nobody -- sirisctl vector list | grep -q vault")?;
+    for change in ["vector sync 1", "vector pause 1", "vector remove 1", "machine remove vault", "machine key other"] {
+        let refused = office.guest.refused(&format!("runuser -u nobody -- sirisctl {change} </dev/null"))?;
+        must_contain(&refused, "not-authorized", change)?;
+    }
+    Ok(())
+}
+
+/// Both ends read for themselves, and one altered file is found by its path.
+fn proof(two: &Two<'_>) -> Result<()> {
+    let (office, vault) = (&two.office, &two.vault);
+    let said = office.guest.run_for(SYNC, "sirisctl vector verify 1", b"")?;
+    ensure!(said.status == Some(0), "a proof: {said}");
+    must_contain(&said.text, "is the same on both", "the proof")?;
+    let list = "sirisctl vector list --json";
+    let proven = office.guest.ok(&format!("{list} | grep proven-to"))?;
+    let newest = office.guest.ok(&format!("zfs list -Hpd1 -t snapshot -s createtxg -o name {} | tail -1", source()))?;
+    must_contain(&proven, newest.rsplit_once('@').map_or("", |(_, label)| label), "what is proven")?;
+
+    // One byte of the replica is turned on the disk itself, where no checksum sees it: no scrub finds it.
+    let marker = "siris-tests-turn-the-byte-behind-this:";
+    let file = format!("{}/turned", mounted());
+    office.guest.ok(&format!("{{ echo {marker}A; head -c 200000 /dev/urandom; }} > {file}"))?;
+    office.guest.ok(&format!("sirisctl dataset snapshot {ASSET}"))?;
+    office.guest.run_for(SYNC, "sirisctl vector sync 1", b"")?;
+    vault.guest.ok(&format!(
+        "zpool export vault && n=0 && for d in /dev/disk/by-id/virtio-data[01]-part1; do \
+           for at in $(grep -obUa '{marker}A' $d | cut -d: -f1); do \
+             printf B | dd of=$d bs=1 seek=$((at + {})) conv=notrunc status=none; n=$((n + 1)); done; done; \
+         sync; zpool import -N -R /srv/pools/vault -o cachefile=none vault; [ $n -ge 1 ]",
+        marker.len()
+    ))?;
+    vault.guest.ok("zpool scrub -w vault && zpool status -x vault | grep -q 'is healthy'")?;
+    let said = office.guest.run_for(SYNC, "sirisctl vector verify 1", b"")?;
+    ensure!(said.status == Some(1), "a proof of a replica that was altered: {said}");
+    must_contain(&said.text, "replica-differs", "the proof")?;
+    must_contain(&said.text, ": turned", "the path of the altered file")?;
+    ensure!(!said.text.contains("sdb.img"), "more is named than was altered: {said}");
+    office.guest.ok(&format!("{list} | grep -q '\"proven-to\": \"\"'"))?;
+    Ok(())
+}
+
+/// What does not fit has a name, and both ends stay as they are.
+fn obstacles(two: &Two<'_>) -> Result<()> {
+    let (office, vault) = (&two.office, &two.vault);
+    let fails = |code: &str| -> Result<()> {
+        let done = office.guest.run_for(SYNC, "sirisctl vector sync 1", b"")?;
+        ensure!(done.status == Some(1), "a sync that cannot be: {done}");
+        must_contain(&done.text, code, "why it cannot be")
+    };
+    let write = |text: &str| format!("echo {text} > {}/note", mounted());
+    // A snapshot of the target's own; away again, and it goes on.
+    vault.guest.ok(&format!("zfs snapshot {}@own", target()))?;
+    office.guest.ok(&format!("{} && sirisctl dataset snapshot {ASSET}", write("one")))?;
+    fails("target-diverged")?;
+    vault.guest.ok(&format!("zfs destroy {}@own", target()))?;
+    office.guest.ok("sirisctl vector sync 1")?;
+    two.must_be_equal()?;
+
+    // Another host key: somebody in between, or a machine that was installed anew.
+    let saved = "cp -a /var/lib/ssh /run/ssh-saved && rm /var/lib/ssh/ssh_host_ed25519_key*";
+    vault.guest.ok(&format!("{saved} && /usr/libexec/siris/siris-agent ssh-host-keys && systemctl reload ssh"))?;
+    fails("host-key-changed")?;
+    vault.guest.ok("cp -a /run/ssh-saved/. /var/lib/ssh/ && systemctl reload ssh")?;
+
+    // The key is not taken any more, and is again.
+    vault.guest.ok("mv /var/lib/siris/peers/authorized_keys /run/aside")?;
+    fails("key-not-allowed")?;
+    vault.guest.ok("mv /run/aside /var/lib/siris/peers/authorized_keys")?;
+
+    // Paused, it stays where it is.
+    office.guest.ok("sirisctl vector pause 1")?;
+    let point = office.guest.ok(&format!("{} && sirisctl dataset snapshot {ASSET}", write("two")))?;
+    let refused = office.guest.refused("sirisctl vector sync 1")?;
+    must_contain(&refused, "vector-paused", "a sync of what is paused")?;
+    vault.guest.refused(&format!("zfs list {}@{point}", target()))?;
+    office.guest.ok("sirisctl vector resume 1")?;
+    let arrived = format!("sirisctl vector list | grep -q 'idle *{point}'");
+    office.guest.eventually(SYNC, &arrived).context("the vector that goes on")?;
+    two.must_be_equal()
+}
