@@ -66,6 +66,8 @@ codes! {
     DatasetNotFound = "dataset-not-found", Input, "No dataset of an asset by that name.";
     DatasetsUnreadable = "datasets-unreadable", Host, "ZFS could not be asked about datasets or snapshots.";
     SnapshotFailed = "snapshot-failed", Host, "No recovery point could be taken.";
+    NoRetention = "no-retention", Input, "The dataset has no retention policy.";
+    PruneFailed = "prune-failed", Host, "Recovery points could not be pruned.";
     MachineRefused = "machine-refused", Input, "The machine, peer or key cannot be kept as given.";
     MachineNotFound = "machine-not-found", Input, "No machine or peer of that name.";
     MachineInUse = "machine-in-use", Environment, "A vector leads to the machine.";

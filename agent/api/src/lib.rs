@@ -18,5 +18,6 @@ pub use names::{
 };
 pub use proxy::{DatasetProxy, ManagerProxy, PoolProxy, ReplicationProxy, UpgradeProxy, VectorProxy};
 pub use wire::{
-    ConfigMap, Details, ExpectedPool, Health, HealthReason, Options, PoolMember, SlotStatus, SnapshotRow, UnknownHealth,
+    ConfigMap, Details, ExpectedPool, Health, HealthReason, Options, PoolMember, PruneRow, SlotStatus, SnapshotRow,
+    UnknownHealth,
 };

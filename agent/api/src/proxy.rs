@@ -2,7 +2,9 @@
 
 use zbus::{OwnedObjectPath, OwnedVariant};
 
-use crate::wire::{ConfigMap, Details, ExpectedPool, HealthReason, Options, PoolMember, SlotStatus, SnapshotRow};
+use crate::wire::{
+    ConfigMap, Details, ExpectedPool, HealthReason, Options, PoolMember, PruneRow, SlotStatus, SnapshotRow,
+};
 
 /// `org.siris.Agent1.Manager`.
 #[zbus::proxy(
@@ -118,6 +120,15 @@ pub trait Dataset {
     /// Takes a recovery point of it and all that lies in it; returns its name.
     #[zbus(allow_interactive_auth)]
     fn snapshot(&self, options: Options<'_>) -> zbus::Result<String>;
+    /// Destroys the recovery points that the retention policy lets go and nothing needs; says of each what becomes of it,
+    /// and why. With `dry-run` nothing is destroyed.
+    #[zbus(allow_interactive_auth)]
+    fn prune(&self, options: Options<'_>) -> zbus::Result<Vec<PruneRow>>;
+    /// Sets the dataset's own retention policy; empty takes it away.
+    #[zbus(allow_interactive_auth)]
+    fn set_retention(&self, policy: &str, options: Options<'_>) -> zbus::Result<()>;
+    /// The policy, the dataset's own or that of what it lies in; empty where there is none.
+    fn get_retention(&self) -> zbus::Result<String>;
 }
 
 /// `org.siris.Agent1.Replication`.

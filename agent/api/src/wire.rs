@@ -119,6 +119,17 @@ pub struct SnapshotRow {
     pub createtxg: u64,
 }
 
+/// What becomes of a recovery point: `(sbas)`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
+pub struct PruneRow {
+    /// Its name.
+    pub name: String,
+    /// It goes.
+    pub goes: bool,
+    /// Why it stays, in words.
+    pub why: Vec<String>,
+}
+
 /// One slot: its name and what is known of it, `(sa{sv})`. Keys: `state`, `tries`, `booted`, `version`, `error`.
 #[derive(Debug, Serialize, Deserialize, Type)]
 pub struct SlotStatus {

@@ -154,6 +154,28 @@ pub enum DatasetCommand {
         /// The dataset.
         dataset: String,
     },
+    /// Destroys the recovery points that the retention policy lets go and nothing needs; says why the others stay.
+    Prune {
+        /// The dataset.
+        #[arg(required_unless_present = "all")]
+        dataset: Option<String>,
+        /// Of every dataset that has a policy.
+        #[arg(long, conflicts_with = "dataset")]
+        all: bool,
+        /// Destroy nothing, only say what would become of each.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Shows or sets the retention policy.
+    ///
+    /// For how long points stay: all of them, then the first one of each hour, day, week and month. Without a policy
+    /// everything stays; what a vector or a restore needs stays in any case, and so does the newest point.
+    Retention {
+        /// The dataset.
+        dataset: String,
+        /// Words such as all=2d hourly=1w daily=1m weekly=3m monthly=2y (h, d, w, m: 30 days, y: 365 days), or none.
+        policy: Vec<String>,
+    },
 }
 
 /// Commands on machines.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 
 use serde::Serialize;
-use siris_api::{DATASET_INTERFACE, DatasetProxy, ManagerProxy, SnapshotRow};
+use siris_api::{DATASET_INTERFACE, DatasetProxy, ManagerProxy, PruneRow, SnapshotRow};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use zbus::Connection;
@@ -54,7 +54,52 @@ pub async fn run(connection: &Connection, command: DatasetCommand) -> Result<(),
             let name = find(connection, &dataset).await?.snapshot(HashMap::new()).await?;
             print(format!("{name}\n"))
         }
+        DatasetCommand::Prune { dataset: Some(dataset), dry_run, .. } => {
+            print(pruned(&prune(&find(connection, &dataset).await?, dry_run).await?, dry_run))
+        }
+        DatasetCommand::Prune { dataset: None, dry_run, .. } => prune_all(connection, dry_run).await,
+        DatasetCommand::Retention { dataset, policy } => {
+            let dataset = find(connection, &dataset).await?;
+            if !policy.is_empty() {
+                let policy = policy.join(" ");
+                dataset.set_retention(if policy == "none" { "" } else { &policy }, HashMap::new()).await?;
+            }
+            let policy = dataset.get_retention().await?;
+            print(if policy.is_empty() { "none: everything stays\n".to_owned() } else { format!("{policy}\n") })
+        }
     }
+}
+
+async fn prune(dataset: &DatasetProxy<'_>, dry_run: bool) -> Result<Vec<PruneRow>, Failure> {
+    Ok(dataset.prune(HashMap::from([("dry-run", dry_run.into())])).await?)
+}
+
+/// Each dataset that has a policy. One that fails keeps no other from its turn.
+async fn prune_all(connection: &Connection, dry_run: bool) -> Result<(), Failure> {
+    let mut failed = None;
+    for view in ask(connection).await? {
+        let dataset = find(connection, &view.name).await?;
+        if dataset.get_retention().await?.is_empty() {
+            continue;
+        }
+        match prune(&dataset, dry_run).await {
+            Ok(rows) => print(format!("{}\n{}", view.name, pruned(&rows, dry_run)))?,
+            Err(failure) => {
+                eprintln!("{}: {failure}", view.name);
+                failed = Some(failure);
+            }
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+fn pruned(rows: &[PruneRow], dry_run: bool) -> String {
+    let goes = if dry_run { "would go" } else { "is gone" };
+    let line = |row: &PruneRow| {
+        let what = if row.goes { goes.to_owned() } else { format!("stays: {}", row.why.join("; ")) };
+        vec![format!("  {}", row.name), time_of(&row.name).unwrap_or_default(), what]
+    };
+    text::table(&rows.iter().map(line).collect::<Vec<_>>(), &[])
 }
 
 fn print(text: String) -> Result<(), Failure> {

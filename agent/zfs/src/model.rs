@@ -161,7 +161,15 @@ impl Zfs for Model {
             let all = pool.datasets.entry(dataset.clone()).or_default();
             all.extend(properties.clone());
             all.retain(|_, value| !value.is_empty());
-        })
+        })?;
+        // Those that are file systems of the model have theirs there too.
+        for (name, value) in properties {
+            match self.sets.set_property(dataset, name, Some(value.as_str()).filter(|value| !value.is_empty())) {
+                Err(ZfsError::Refused { .. }) | Ok(()) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn export(&self, name: &PoolName) -> Result<(), ZfsError> {

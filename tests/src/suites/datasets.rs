@@ -56,6 +56,28 @@ fn shown_and_taken(bench: &Bench<'_>) -> Result<()> {
     must_contain(&refused, "not-authorized", "a recovery point by nobody")?;
     vm.guest.ok(&format!("runuser -u nobody -- sirisctl dataset points {ASSET} | grep -q {first}"))?;
 
+    // Retention: a dry run says what would become of each point, and only what goes is gone.
+    let unset = vm.guest.refused(&format!("sirisctl dataset prune {ASSET} --dry-run"))?;
+    must_contain(&unset, "no-retention", "a dataset without a policy")?;
+    let none = vm.guest.ok(&format!("sirisctl dataset retention {ASSET}"))?;
+    must_contain(&none, "everything stays", "no policy")?;
+    let set = vm
+        .guest
+        .ok(&format!("zfs set org.siris:retention=all=1h tank/home/agents; sirisctl dataset retention {ASSET}"))?;
+    ensure!(set == "all=1h", "an inherited policy: {set}");
+    vm.guest.ok(&format!(
+        "zfs snapshot -r {name}@1568402268 && zfs snapshot -r {name}@1568405868 && zfs hold keep {name}@1568402268"
+    ))?;
+    let dry = vm.guest.ok(&format!("runuser -u nobody -- sirisctl dataset prune {ASSET} --dry-run"))?;
+    must_contain(&dry, "held by keep", "why a point stays")?;
+    must_contain(&dry, "would go", "a dry run")?;
+    vm.guest.ok(&format!("zfs list {name}@1568405868 && systemctl start siris-retention.service"))?;
+    let left = vm.guest.ok(&format!("zfs list -Hrt snapshot -o name {name} | sed 's/.*@//' | sort -u | xargs"))?;
+    ensure!(left == format!("1568402268 {first} {second} by-hand:1"), "left is {left}");
+    let refused = vm.guest.refused(&format!("runuser -u nobody -- sirisctl dataset prune {ASSET} </dev/null"))?;
+    must_contain(&refused, "not-authorized", "pruning by nobody")?;
+    vm.guest.ok(&format!("zfs release keep {name}@1568402268"))?;
+
     // Gone and renamed datasets leave and change their objects.
     vm.guest.ok(&format!("zfs destroy -r {name} && zfs create tank/home/agents/{}", ASSET.replace('0', "f")))?;
     let left = format!(

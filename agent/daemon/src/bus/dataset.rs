@@ -3,15 +3,20 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use siris_api::{DATASET_ACTION, ErrorCode, SnapshotRow};
-use siris_zfs::{Guid, Refusal, Snapshot, ZfsError};
+use siris_api::{DATASET_ACTION, ErrorCode, PruneRow, SnapshotRow};
+use siris_zfs::{DatasetName, Guid, Refusal, Snapshot, ZfsError};
 use zbus::message::Header;
 use zbus::{Connection, fdo};
 
 use crate::agent::Agent;
-use crate::bus::options::{Options, only};
+use crate::bus::options::{Options, flag, only};
 use crate::bus::{Authority, Failure, Publisher};
-use crate::datasets::{self, AssetDataset, PointError};
+use crate::datasets::retention::{Decision, Policy};
+use crate::datasets::{self, AssetDataset, PointError, prune};
+use crate::store::{Store, StoreError};
+use crate::vectors::VectorId;
+use crate::vectors::end::{End, EndError, Local};
+use crate::vectors::needs::{Side, concerned};
 
 /// Most snapshots in one answer.
 const PAGE_MAX: u32 = 100_000;
@@ -48,6 +53,45 @@ pub(super) fn newest(dataset: &AssetDataset) -> String {
 /// How many snapshots there are, as it travels.
 pub(super) fn count(dataset: &AssetDataset) -> u64 {
     dataset.newest.as_ref().map_or(0, |newest| newest.count)
+}
+
+impl DatasetObject {
+    /// Prunes it, or says what would become of each point; `None` where there is no policy.
+    async fn pruned(&self, dry: bool) -> Result<Option<Vec<PruneRow>>, Failure> {
+        let (agent, name) = (self.agent.clone(), self.dataset()?.dataset.name);
+        let pruned = off_the_bus(move || {
+            // Without the records nobody knows what is needed, and nothing goes.
+            let concerned = concerned_with(&agent, &name)?;
+            let done = prune::run(agent.zfs.sets(), &name, &concerned, now(), dry);
+            done.map_err(|error| Failure::new(ErrorCode::PruneFailed, crate::chain(&error)))
+        });
+        let Some(decisions) = pruned.await?? else { return Ok(None) };
+        if !dry && decisions.iter().any(Decision::goes) {
+            self.publisher.refresh_datasets().await?;
+        }
+        let row = |one: Decision| PruneRow {
+            goes: one.goes(),
+            name: one.label.to_string(),
+            why: one.stays.iter().map(ToString::to_string).collect(),
+        };
+        Ok(Some(decisions.into_iter().map(row).collect()))
+    }
+}
+
+/// The vectors that have to do with a dataset.
+fn concerned_with(agent: &Agent, name: &DatasetName) -> Result<Vec<(VectorId, Side)>, Failure> {
+    let unusable = |error: StoreError| Failure::new(ErrorCode::RecordsUnusable, crate::chain(&error));
+    let (vectors, peers) = match Store::read(&agent.root).map_err(unusable)? {
+        None => (Vec::new(), Vec::new()),
+        Some(store) => (store.vectors().map_err(unusable)?, store.peers().map_err(unusable)?),
+    };
+    let failed = |error: EndError| Failure::new(ErrorCode::PruneFailed, crate::chain(&error));
+    let view = Local(agent.zfs.sets()).look(name).map_err(failed)?;
+    Ok(view.map(|view| concerned(&view, agent.device_id, &vectors, &peers)).unwrap_or_default())
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn unreadable(error: &ZfsError) -> Failure {
@@ -116,10 +160,63 @@ impl DatasetObject {
         only(&options, &[])?;
         self.authority.check(connection, &call, DATASET_ACTION).await?;
         let (agent, name) = (self.agent.clone(), self.dataset()?.dataset.name);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let taken = off_the_bus(move || datasets::take_point(agent.zfs.sets(), &name, now)).await?;
+        let taken = off_the_bus(move || datasets::take_point(agent.zfs.sets(), &name, now())).await?;
         let label = taken.map_err(|error: PointError| Failure::new(ErrorCode::SnapshotFailed, crate::chain(&error)))?;
         self.publisher.refresh_datasets().await?;
+        // A point more may be one too many. What keeps it from being pruned is no reason not to have taken it.
+        if let Err(error) = self.pruned(false).await {
+            eprintln!("retention: {error}");
+        }
         Ok(label.to_string())
+    }
+
+    /// For each recovery point: its name, whether it goes, and why it stays.
+    #[zbus(out_args("points"))]
+    async fn prune(
+        &self,
+        options: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<PruneRow>, Failure> {
+        let dry = flag(&options, "dry-run")?;
+        only(&options, &["dry-run"])?;
+        if !dry {
+            self.authority.check(connection, &call, DATASET_ACTION).await?;
+        }
+        let rows = self.pruned(dry).await?;
+        rows.ok_or_else(|| {
+            Failure::new(ErrorCode::NoRetention, "the dataset has no retention policy: everything stays")
+        })
+    }
+
+    async fn set_retention(
+        &self,
+        policy: &str,
+        options: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(), Failure> {
+        only(&options, &[])?;
+        // As it will be read; nothing takes it back.
+        let kept = match policy {
+            "" => String::new(),
+            text => text
+                .parse::<Policy>()
+                .map_err(|error| Failure::new(ErrorCode::OptionInvalid, error.to_string()))?
+                .to_string(),
+        };
+        self.authority.check(connection, &call, DATASET_ACTION).await?;
+        let (agent, name) = (self.agent.clone(), self.dataset()?.dataset.name);
+        let properties = siris_zfs::UserProperties::from([(prune::POLICY.to_owned(), kept)]);
+        let set = off_the_bus(move || agent.zfs.set_user_properties(&name, &properties)).await?;
+        set.map_err(|error| unreadable(&error))
+    }
+
+    #[zbus(out_args("policy"))]
+    async fn get_retention(&self) -> Result<String, Failure> {
+        let (agent, name) = (self.agent.clone(), self.dataset()?.dataset.name);
+        let policy = off_the_bus(move || prune::policy(agent.zfs.sets(), &name)).await?;
+        let policy = policy.map_err(|error| Failure::new(ErrorCode::PruneFailed, crate::chain(&error)))?;
+        Ok(policy.map(|policy| policy.to_string()).unwrap_or_default())
     }
 }

@@ -3,13 +3,18 @@
 //! Owns: that nothing goes which a vector needs or somebody holds (invariant 8). Never: destroys what is no recovery
 //! point; forces.
 
+use std::collections::BTreeSet;
+
 use siris_zfs::{DatasetName, Datasets, Guid, Label, Snapshot, ZfsError};
 
-use super::retention::{Decision, Need, Policy, decide};
+use super::retention::{Decision, Need, Policy, PolicyError, decide};
 use crate::vectors::VectorId;
 use crate::vectors::end::{End, EndError, Local};
 use crate::vectors::needs::{Side, needs};
 use crate::vectors::plan::View;
+
+/// The user property that holds a dataset's policy; it is inherited.
+pub const POLICY: &str = "org.siris:retention";
 
 /// How many snapshots one command destroys, or is asked about: their names are its arguments.
 const AT_ONCE: usize = 500;
@@ -45,14 +50,68 @@ fn guid(view: &View, label: &Label) -> Option<Guid> {
     view.snapshots.iter().find(|snapshot: &&Snapshot| snapshot.label == *label).map(|snapshot| snapshot.guid)
 }
 
-/// Destroys the recovery points that go, some hundred at a time, and says how many those are.
+/// The policy of a dataset: its own, or that of what it lies in; `None` where there is none, and everything stays.
+///
+/// # Errors
+/// When ZFS cannot be asked, or what stands there is no policy.
+pub fn policy(zfs: &dyn Datasets, dataset: &DatasetName) -> Result<Option<Policy>, PruneError> {
+    let Some(text) = zfs.property(dataset, POLICY)? else { return Ok(None) };
+    Ok(Some(text.parse()?))
+}
+
+/// Prunes a dataset by its policy, or says what would become of each point: `None` where there is no policy.
+///
+/// # Errors
+/// When ZFS refuses, or the records cannot be read: without them nobody knows what is needed.
+pub fn run(
+    zfs: &dyn Datasets,
+    dataset: &DatasetName,
+    vectors: &[(VectorId, Side)],
+    now: u64,
+    dry: bool,
+) -> Result<Option<Vec<Decision>>, PruneError> {
+    let Some(policy) = policy(zfs, dataset)? else { return Ok(None) };
+    let decisions = decisions(zfs, dataset, vectors, &policy, now)?.unwrap_or_default();
+    if !dry {
+        apply(zfs, dataset, &decisions)?;
+    }
+    Ok(Some(decisions))
+}
+
+/// Why nothing was pruned, or not all that was to be.
+#[derive(Debug, thiserror::Error)]
+pub enum PruneError {
+    /// ZFS refused.
+    #[error(transparent)]
+    Zfs(#[from] ZfsError),
+    /// The dataset cannot be looked at.
+    #[error(transparent)]
+    End(#[from] EndError),
+    /// The property holds something else.
+    #[error("the property {POLICY} cannot be read")]
+    Policy(#[from] PolicyError),
+}
+
+/// Destroys the recovery points that go, some hundred at a time, of the dataset and of all that lies in it, and says how
+/// many those are.
 ///
 /// # Errors
 /// When ZFS refuses: somebody holds one since it was decided. What was destroyed before stays so; to be run again.
 pub fn apply(zfs: &dyn Datasets, dataset: &DatasetName, decisions: &[Decision]) -> Result<usize, ZfsError> {
-    let going: Vec<Label> = decisions.iter().filter(|one| one.goes()).map(|one| one.label.clone()).collect();
-    for some in going.chunks(AT_ONCE) {
-        zfs.destroy_snapshots(dataset, some)?;
+    let going: BTreeSet<&Label> = decisions.iter().filter(|one| one.goes()).map(|one| &one.label).collect();
+    if going.is_empty() {
+        return Ok(0);
+    }
+    let below = format!("{dataset}/");
+    let all = zfs.datasets(&[dataset.pool_name()])?.into_iter().map(|found| found.name);
+    // What lies in it first: as long as the point is there, it shows that there is something left to do.
+    let inner = all.filter(|name| name.as_str().starts_with(&below));
+    for name in inner.chain([dataset.clone()]) {
+        let labels: Vec<Label> = zfs.snapshots(&name)?.into_iter().map(|snapshot| snapshot.label).collect();
+        let labels: Vec<Label> = labels.into_iter().filter(|label| going.contains(label)).collect();
+        for some in labels.chunks(AT_ONCE) {
+            zfs.destroy_snapshots(&name, some)?;
+        }
     }
     Ok(going.len())
 }

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use siris_zfs::{Guid, Label, Snapshot};
@@ -30,6 +31,59 @@ pub struct Policy {
     pub weekly: u64,
     /// One a month.
     pub monthly: u64,
+}
+
+/// A text that is no policy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "\"{0}\" is no retention policy: words such as all=2d hourly=1w daily=1m weekly=3m monthly=2y; h, d, w, m (30 days) and \
+     y (365 days)"
+)]
+pub struct PolicyError(String);
+
+const UNITS: [(char, u64); 5] = [('y', 365 * DAY), ('m', 30 * DAY), ('w', 7 * DAY), ('d', DAY), ('h', 3600)];
+
+impl Policy {
+    fn spans(&mut self) -> [(&'static str, &mut u64); 5] {
+        let Policy { all, hourly, daily, weekly, monthly } = self;
+        [("all", all), ("hourly", hourly), ("daily", daily), ("weekly", weekly), ("monthly", monthly)]
+    }
+}
+
+impl FromStr for Policy {
+    type Err = PolicyError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || PolicyError(text.to_owned());
+        let (mut policy, mut seen) = (Policy::default(), BTreeSet::new());
+        for word in text.split_whitespace() {
+            let (name, span) = word.split_once('=').ok_or_else(wrong)?;
+            let unit = UNITS.iter().find(|(letter, _)| span.ends_with(*letter)).ok_or_else(wrong)?;
+            let count: u64 = span[..span.len() - 1].parse().map_err(|_| wrong())?;
+            let span = count.checked_mul(unit.1).ok_or_else(wrong)?;
+            let mut spans = policy.spans();
+            let (known, value) = spans.iter_mut().find(|(known, _)| *known == name).ok_or_else(wrong)?;
+            if !seen.insert(*known) {
+                return Err(wrong());
+            }
+            **value = span;
+        }
+        // Everything but the newest point would go.
+        if policy == Policy::default() { Err(wrong()) } else { Ok(policy) }
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut policy = *self;
+        let mut gap = "";
+        for (name, span) in policy.spans().into_iter().filter(|(_, span)| **span > 0) {
+            let (letter, unit) = UNITS.iter().find(|(_, unit)| *span % unit == 0).unwrap_or(&('h', 3600));
+            write!(f, "{gap}{name}={}{letter}", *span / unit)?;
+            gap = " ";
+        }
+        Ok(())
+    }
 }
 
 /// What needs a point.

@@ -31,6 +31,9 @@ use std::str::FromStr;
 use siris_zfs::{Guid, Label};
 use uuid::Uuid;
 
+/// What the bookmarks of all vectors begin with.
+const BOOKMARKS: &str = "siris-vector-";
+
 /// A vector: the machine that made it, and its number there. Printed as `UUID_N`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VectorId {
@@ -80,8 +83,15 @@ impl VectorId {
         bookmark.as_str().strip_prefix(&self.bookmarks()).is_some_and(|guid| guid.parse::<Guid>().is_ok())
     }
 
+    /// The vector that has made a bookmark; `None` for every other one.
+    pub fn of_bookmark(bookmark: &Label) -> Option<Self> {
+        let (id, guid) = bookmark.as_str().strip_prefix(BOOKMARKS)?.rsplit_once('-')?;
+        guid.parse::<Guid>().ok()?;
+        id.parse().ok()
+    }
+
     fn bookmarks(&self) -> String {
-        format!("siris-vector-{self}-")
+        format!("{BOOKMARKS}{self}-")
     }
 }
 

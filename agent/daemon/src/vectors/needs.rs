@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use siris_zfs::Guid;
+use uuid::Uuid;
 
 use super::VectorId;
 use super::plan::View;
+use super::record::{Direction, Peer, Vector};
 use crate::datasets::retention::Need;
 
 /// What a vector has to do with a dataset.
@@ -15,6 +17,26 @@ pub enum Side {
     Source,
     /// It receives it.
     Target,
+}
+
+/// The vectors that have to do with a dataset: those of this box, and those of other ones that have marked it. What marked
+/// it and may fetch from here is taken for one that fetches: it needs more.
+pub fn concerned(view: &View, own: Uuid, vectors: &[Vector], peers: &[Peer]) -> Vec<(VectorId, Side)> {
+    let mut found = BTreeMap::new();
+    for id in view.bookmarks.iter().filter_map(|bookmark| VectorId::of_bookmark(&bookmark.label)) {
+        let fetches = peers.iter().any(|peer| peer.rights.device == id.device && peer.rights.may_send);
+        found.insert(id, if fetches { Side::Source } else { Side::Target });
+    }
+    for vector in vectors {
+        let (here, side) = match vector.direction {
+            Direction::Push => (&vector.source, Side::Source),
+            Direction::Pull => (&vector.target, Side::Target),
+        };
+        if *here == view.dataset.name {
+            found.insert(vector.id(own), side);
+        }
+    }
+    found.into_iter().collect()
 }
 
 /// What these vectors need of a dataset. A vector that sends needs its base and all that came after it: everything where

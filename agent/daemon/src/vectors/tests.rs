@@ -466,6 +466,7 @@ fn an_id_has_one_spelling_and_finds_its_own_marks() {
     assert!("0000000d-0000-0000-0000-000000000000_0".parse::<VectorId>().is_err());
     let seventy: VectorId = format!("{text}7").parse().unwrap();
     let mark = id.bookmark(Guid::new(5));
+    assert_eq!((VectorId::of_bookmark(&mark), VectorId::of_bookmark(&id.tag())), (Some(id), None));
     assert!(id.owns(&mark) && !seventy.owns(&mark) && !id.owns(&seventy.bookmark(Guid::new(5))));
 }
 

@@ -110,6 +110,12 @@ pub trait Datasets: Send + Sync + std::fmt::Debug {
     /// When there is one, or ZFS refuses.
     fn create(&self, dataset: &DatasetName) -> Result<(), ZfsError>;
 
+    /// A user property of a dataset, its own or that of what it lies in; `None` where none has it.
+    ///
+    /// # Errors
+    /// As [`Datasets::snapshots`].
+    fn property(&self, dataset: &DatasetName, name: &str) -> Result<Option<String>, ZfsError>;
+
     /// Takes a snapshot of each of these datasets of one pool, all of one instant or none.
     ///
     /// # Errors

@@ -42,6 +42,7 @@ struct Set {
     /// Guid of the snapshot it is a clone of.
     origin: Option<Guid>,
     partial: Option<Partial>,
+    properties: UserProperties,
 }
 
 /// What a receive that broke off has left.
@@ -162,6 +163,7 @@ impl State {
             bookmarks: Vec::new(),
             origin: None,
             partial: None,
+            properties: UserProperties::new(),
         }
     }
 
@@ -362,6 +364,20 @@ impl ModelDatasets {
         Ok(())
     }
 
+    /// Sets a user property of a dataset, or takes it away.
+    ///
+    /// # Errors
+    /// When there is no such dataset.
+    pub fn set_property(&self, dataset: &DatasetName, name: &str, value: Option<&str>) -> Result<(), ZfsError> {
+        let mut state = self.lock();
+        let properties = &mut state.set_mut(dataset)?.properties;
+        match value {
+            Some(value) => properties.insert(name.to_owned(), value.to_owned()),
+            None => properties.remove(name),
+        };
+        Ok(())
+    }
+
     /// What is in a dataset now.
     ///
     /// # Errors
@@ -461,6 +477,15 @@ impl Datasets for ModelDatasets {
             }
         }
         Ok(())
+    }
+
+    fn property(&self, dataset: &DatasetName, name: &str) -> Result<Option<String>, ZfsError> {
+        let state = self.lock();
+        state.set(dataset)?;
+        let above: Vec<&str> = dataset.from_the_top().collect();
+        let mut near =
+            above.iter().rev().filter_map(|above| above.parse().ok()).filter_map(|above| state.sets.get(&above));
+        Ok(near.find_map(|set| set.properties.get(name).cloned()))
     }
 
     fn snapshot(&self, datasets: &[DatasetName], label: &Label, properties: &UserProperties) -> Result<(), ZfsError> {

@@ -135,6 +135,12 @@ impl Datasets for OpenZfs {
         Ok(())
     }
 
+    fn property(&self, dataset: &DatasetName, name: &str) -> Result<Option<String>, ZfsError> {
+        let value = zfs(["get", "-Hpo", "value", name, dataset.as_str()]).text().map_err(refused)?;
+        let value = value.trim_end_matches('\n');
+        Ok((value != "-").then(|| value.to_owned()))
+    }
+
     fn snapshot(&self, datasets: &[DatasetName], label: &Label, properties: &UserProperties) -> Result<(), ZfsError> {
         let mut cmd = zfs(["snapshot"]);
         for (name, value) in properties {

@@ -124,3 +124,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_policy_is_words_and_none_is_no_policy() {
+    let policy: Policy = "all=2d hourly=1w monthly=2y".parse().unwrap();
+    assert_eq!(policy, Policy { all: 2 * DAY, hourly: 7 * DAY, monthly: 730 * DAY, ..Policy::default() });
+    assert_eq!(policy.to_string(), "all=2d hourly=1w monthly=2y");
+    assert_eq!("daily=36h".parse::<Policy>().unwrap().to_string(), "daily=36h");
+    for bad in
+        ["", " ", "all", "all=", "all=2", "all=2x", "all=-1d", "all=1d all=2d", "ever=1d", "all=99999999999999999y"]
+    {
+        assert!(bad.parse::<Policy>().is_err(), "{bad:?}");
+    }
+}

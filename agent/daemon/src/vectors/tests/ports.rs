@@ -108,6 +108,10 @@ fn swallowing<'p, T: Default>(
 }
 
 impl Datasets for Fused<'_> {
+    fn property(&self, dataset: &DatasetName, name: &str) -> Result<Option<String>, ZfsError> {
+        self.0.property(dataset, name)
+    }
+
     fn show(
         &self,
         snapshot: &SnapshotName,
@@ -157,6 +161,10 @@ impl Mutated<'_> {
 }
 
 impl Datasets for Mutated<'_> {
+    fn property(&self, dataset: &DatasetName, name: &str) -> Result<Option<String>, ZfsError> {
+        self.0.property(dataset, name)
+    }
+
     fn show(
         &self,
         snapshot: &SnapshotName,
