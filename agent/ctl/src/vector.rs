@@ -5,8 +5,9 @@ use std::io::{self, Write};
 
 use futures_util::StreamExt;
 use serde::Serialize;
-use siris_api::{Options, ReplicationProxy, VECTOR_INTERFACE, VectorProxy, vector_path};
+use siris_api::{BUS_NAME, Options, ReplicationProxy, VECTOR_INTERFACE, VectorProxy, vector_path};
 use zbus::Connection;
+use zbus::fdo::PropertiesProxy;
 use zbus::proxy::CacheProperties;
 
 use crate::cli::VectorCommand;
@@ -122,7 +123,10 @@ async fn ask(connection: &Connection) -> Result<Vec<VectorView>, Failure> {
 
 /// Asks for a sync, and waits until it is over.
 async fn sync(vector: &VectorProxy<'_>, no_wait: bool) -> Result<(), Failure> {
-    let mut states = vector.receive_state_changed().await;
+    // Any change of its properties is a reason to ask for its state; what is asked for is never old.
+    let (bus, path) = (vector.inner().connection(), vector.inner().path());
+    let properties = PropertiesProxy::builder(bus).destination(BUS_NAME).path(path).build().await?;
+    let mut changes = properties.receive_properties_changed().await?;
     vector.sync(HashMap::new()).await?;
     if no_wait {
         return Ok(());
@@ -130,7 +134,7 @@ async fn sync(vector: &VectorProxy<'_>, no_wait: bool) -> Result<(), Failure> {
     loop {
         match vector.state().await?.as_str() {
             "waiting" | "syncing" => {
-                if states.next().await.is_none() {
+                if changes.next().await.is_none() {
                     return Err(Failure::unreachable(
                         "the agent is gone; the vector goes on when it is back".to_owned(),
                     ));

@@ -9,6 +9,9 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::str::FromStr;
+use std::sync::mpsc::{Sender, channel, sync_channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
@@ -24,7 +27,9 @@ pub(crate) const DIGEST_LEN: usize = 32;
 const PER_BLOCK: u64 = BLOCK / DIGEST_LEN as u64;
 const MAGIC: &[u8; 8] = b"verity\0\0";
 /// Blocks read at once: fewer, larger reads.
-const BATCH: usize = 256;
+const BATCH: usize = 64;
+/// Threads that hash at most. Disks are not faster than that.
+const WORKERS: usize = 4;
 
 /// The salt that goes before every block: 32 bytes, text form 64 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,12 +181,13 @@ pub fn build(
     }
     let data_blocks = data_len / BLOCK;
     let hasher = BlockHasher::new(salt);
-    let mut leaves = Vec::with_capacity(leaves_len(data_blocks));
-    hash_data(data, data_blocks, &hasher, |_, digest| {
-        leaves.extend_from_slice(&digest);
+    let leaves = Mutex::new(vec![0; data_blocks as usize * DIGEST_LEN]);
+    hash_data(data, data_blocks, &hasher, &|block, digests| {
+        let at = block as usize * DIGEST_LEN;
+        lock(&leaves)[at..at + digests.len()].copy_from_slice(digests);
         Ok(())
     })?;
-    of_leaves(leaves, salt, uuid, tree_out)
+    of_leaves(leaves.into_inner().unwrap_or_else(PoisonError::into_inner), salt, uuid, tree_out)
 }
 
 /// As [`build`], from the hash of every block of data, 32 bytes each and in order.
@@ -211,11 +217,6 @@ pub fn of_leaves(leaves: Vec<u8>, salt: Salt, uuid: Uuid, tree_out: &mut impl Wr
     Ok(verity)
 }
 
-/// Bytes of the leaves of `data_blocks` blocks, padded to whole blocks as they are in a tree.
-fn leaves_len(data_blocks: u64) -> usize {
-    (data_blocks.div_ceil(PER_BLOCK) * BLOCK) as usize
-}
-
 /// Proves that `tree` is the tree of `verity`, block by block from the root hash down, and that `data` is what it
 /// was built over. The first bad block is the error.
 pub fn check(verity: &Verity, data: impl Read, tree: impl Read) -> Result<(), VerityError> {
@@ -225,11 +226,12 @@ pub fn check(verity: &Verity, data: impl Read, tree: impl Read) -> Result<(), Ve
 /// Proves that `data` is what `leaves`, as [`check_tree`] returns them, were made from.
 pub fn check_data(verity: &Verity, data: impl Read, leaves: &[u8]) -> Result<(), VerityError> {
     let hasher = BlockHasher::new(verity.salt);
-    hash_data(data, verity.data_blocks, &hasher, |block, digest| {
-        let at = block as usize * DIGEST_LEN;
-        match leaves.get(at..at + DIGEST_LEN) == Some(&digest) {
-            true => Ok(()),
-            false => Err(VerityError::BadDataBlock { block }),
+    hash_data(data, verity.data_blocks, &hasher, &|first, digests| {
+        let wanted = leaves.get(first as usize * DIGEST_LEN..).unwrap_or_default().chunks_exact(DIGEST_LEN);
+        let (found, mut wanted) = (digests.chunks_exact(DIGEST_LEN), wanted);
+        match (first..).zip(found).find(|(_, digest)| wanted.next() != Some(digest)) {
+            None => Ok(()),
+            Some((block, _)) => Err(VerityError::BadDataBlock { block }),
         }
     })
 }
@@ -256,25 +258,62 @@ pub fn check_tree(verity: &Verity, mut tree: impl Read) -> Result<Vec<u8>, Verit
     Ok(wanted)
 }
 
-/// Calls `each` with the number and hash of every data block, in order.
-fn hash_data(
-    mut data: impl Read,
-    data_blocks: u64,
-    hasher: &BlockHasher,
-    mut each: impl FnMut(u64, [u8; DIGEST_LEN]) -> Result<(), VerityError>,
-) -> Result<(), VerityError> {
-    let mut buffer = vec![0; BATCH * BLOCK_LEN];
-    let mut block = 0;
-    while block < data_blocks {
-        let blocks = (data_blocks - block).min(BATCH as u64);
-        let batch = &mut buffer[..(blocks * BLOCK) as usize];
-        data.read_exact(batch).map_err(|source| VerityError::ReadData { block, source })?;
-        for bytes in batch.chunks_exact(BLOCK_LEN) {
-            each(block, hasher.hash(bytes))?;
-            block += 1;
+/// Takes the number of a block, and the hashes of it and of those behind it.
+type Each<'a> = dyn Fn(u64, &[u8]) -> Result<(), VerityError> + Sync + 'a;
+
+/// Calls `each` with the number of a block, and the hashes of it and of those behind it: of each batch, in any order. Hashing
+/// takes as many processors as there are, up to some; reading goes on meanwhile. Of several errors the one of the first
+/// batch is returned.
+fn hash_data(mut data: impl Read, data_blocks: u64, hasher: &BlockHasher, each: &Each<'_>) -> Result<(), VerityError> {
+    let workers = thread::available_parallelism().map_or(1, usize::from).min(WORKERS);
+    let failed: Mutex<Option<(u64, VerityError)>> = Mutex::new(None);
+    let (to, from) = sync_channel::<(u64, Vec<u8>)>(workers);
+    // Buffers that have been hashed, to be filled again.
+    let (back, spare) = channel();
+    let from = Mutex::new(from);
+    let work = |back: Sender<Vec<u8>>| {
+        loop {
+            // Held while waiting: the others wait for it, and not for the hashing.
+            let Ok((first, batch)) = lock(&from).recv() else { return };
+            let digests: Vec<u8> = batch.chunks_exact(BLOCK_LEN).flat_map(|block| hasher.hash(block)).collect();
+            if let Err(error) = each(first, &digests) {
+                let mut failed = lock(&failed);
+                if failed.as_ref().is_none_or(|(before, _)| first < *before) {
+                    *failed = Some((first, error));
+                }
+            }
+            // Nobody may want it any more.
+            let _ = back.send(batch);
         }
+    };
+    let read = thread::scope(|scope| {
+        for _ in 0..workers {
+            let back = back.clone();
+            scope.spawn(|| work(back));
+        }
+        let to = to;
+        let mut block = 0;
+        while block < data_blocks && lock(&failed).is_none() {
+            let blocks = (data_blocks - block).min(BATCH as u64);
+            let mut batch = spare.try_recv().unwrap_or_default();
+            batch.resize((blocks * BLOCK) as usize, 0);
+            data.read_exact(&mut batch).map_err(|source| VerityError::ReadData { block, source })?;
+            if to.send((block, batch)).is_err() {
+                break;
+            }
+            block += blocks;
+        }
+        Ok(())
+    });
+    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        // What comes first on the disk is what is told, whichever was found first.
+        Some((_, error)) => Err(error),
+        None => read,
     }
-    Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Hashes blocks after a salt that is absorbed once.

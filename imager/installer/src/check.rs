@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use siris_ibu::digest::Hasher;
 use siris_ibu::signature::VerifyError;
+use siris_ibu::verity::{self, VerityError};
 use siris_ibu::{Class, MemberKind, Sha256, SignedManifest};
 use siris_live::LIVE;
 use siris_live::load::{self, KEYS, LoadError, POLICY};
@@ -113,27 +114,58 @@ pub fn members(
     let total = MemberKind::ALL.iter().map(|kind| signed.manifest().member(*kind).size.bytes()).sum();
     progress.step("checking the image", total);
     let mut done = 0;
-    for kind in MemberKind::ALL {
+    let fault = |kind: MemberKind| move |error| CheckError::Read(host.path(LIVE).join(kind.as_str()), error);
+    for kind in [MemberKind::Tree, MemberKind::Boot] {
         let wanted = signed.manifest().member(kind);
-        let mut file = member(host, kind)?;
-        let fault = |error| CheckError::Read(host.path(LIVE).join(kind.as_str()), error);
+        let mut file = Watched { file: member(host, kind)?, stop, progress: &mut *progress, done: &mut done };
         let (mut hasher, mut buffer) = (Hasher::default(), vec![0; BUFFER]);
         loop {
-            if stop.wanted() {
-                return Err(CheckError::Stopped);
+            match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => hasher.update(&buffer[..read]),
+                Err(_) if stop.wanted() => return Err(CheckError::Stopped),
+                Err(error) => return Err(fault(kind)(error)),
             }
-            let read = file.read(&mut buffer).map_err(fault)?;
-            if read == 0 {
-                break;
-            }
-            hasher.update(&buffer[..read]);
-            done += read as u64;
-            progress.at(done);
         }
         if hasher.finish() != (wanted.sha256, wanted.size.bytes()) {
             return Err(CheckError::Tampered(kind));
         }
     }
+    // The largest one block by block, against the tree, which several processors do at once.
+    let (kind, verity) = (MemberKind::Root, &signed.manifest().verity);
+    let tree = io::BufReader::new(member(host, MemberKind::Tree)?);
+    let leaves = verity::check_tree(verity, tree).map_err(|_| CheckError::Tampered(MemberKind::Tree))?;
+    let file = member(host, kind)?;
+    let length = file.metadata().map_err(fault(kind))?.len();
+    let proven = verity::check_data(verity, Watched { file, stop, progress: &mut *progress, done: &mut done }, &leaves);
+    match proven {
+        _ if stop.wanted() => return Err(CheckError::Stopped),
+        Err(VerityError::ReadData { source, .. }) if source.kind() != io::ErrorKind::UnexpectedEof => {
+            return Err(fault(kind)(source));
+        }
+        Ok(()) if length == signed.manifest().root.size.bytes() => {}
+        _ => return Err(CheckError::Tampered(kind)),
+    }
     progress.done();
     Ok(())
+}
+
+/// A member that is read: says how far it is, and ends when a person wants to stop.
+struct Watched<'a> {
+    file: File,
+    stop: &'a Stop,
+    progress: &'a mut dyn Progress,
+    done: &'a mut u64,
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.stop.wanted() {
+            return Err(io::Error::other("stopped"));
+        }
+        let read = self.file.read(buffer)?;
+        *self.done += read as u64;
+        self.progress.at(*self.done);
+        Ok(read)
+    }
 }

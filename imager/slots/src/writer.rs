@@ -7,6 +7,9 @@
 //! environment and the partition table are not touched: whether a slot may be overwritten is for the caller to say.
 
 use std::io::{self, Read, SeekFrom};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread;
 
 use siris_ibu::digest::Hasher;
 use siris_ibu::manifest::{Member, MemberKind, TRAILER};
@@ -185,28 +188,42 @@ impl<'a> SlotWriter<'a> {
             MemberKind::Tree => (manifest.tree.clone(), root + manifest.root.size.bytes()),
             MemberKind::Boot => (manifest.boot.clone(), self.layout.start(Part::Boot(self.slot))),
         };
-        let (mut hasher, mut buffer) = (Hasher::default(), vec![0; BUFFER]);
         let (mut done, total) = (0, size.bytes());
         self.seek(at)?;
-        loop {
-            let n = fill(source, &mut buffer).map_err(|error| WriteError::ReadMember(kind, error))?;
-            if n == 0 && done == total {
-                break;
+        // What is written is hashed meanwhile, by a thread of its own.
+        let (actual, _) = thread::scope(|scope| {
+            let (to, from) = sync_channel::<Arc<Vec<u8>>>(1);
+            let hashing = scope.spawn(move || {
+                let mut hasher = Hasher::default();
+                from.into_iter().for_each(|buffer| hasher.update(&buffer));
+                hasher.finish()
+            });
+            let mut buffers = Buffers::default();
+            loop {
+                let buffer = buffers.fill(source).map_err(|error| WriteError::ReadMember(kind, error))?;
+                let n = buffer.len();
+                if n == 0 && done == total {
+                    break;
+                }
+                if n == 0 || n as u64 > total - done {
+                    return Err(WriteError::MemberSize { kind, size });
+                }
+                // The thread ends when this does, or panics, which is told below.
+                let _ = to.send(buffer.clone());
+                let mut rest = &buffer[..];
+                if kind == MemberKind::Boot && done == 0 {
+                    let head = n.min(HEAD as usize);
+                    self.boot_head = rest[..head].to_vec();
+                    rest = &rest[head..];
+                    self.dev.write_all(&vec![0; head]).map_err(|e| WriteError::Device(self.slot, e))?;
+                }
+                write_runs(self.dev, rest, self.options.zeros).map_err(|e| WriteError::Device(self.slot, e))?;
+                done += n as u64;
+                (self.progress)(Progress { kind, done, total });
             }
-            if n == 0 || n as u64 > total - done {
-                return Err(WriteError::MemberSize { kind, size });
-            }
-            hasher.update(&buffer[..n]);
-            if kind == MemberKind::Boot && done == 0 {
-                let head = n.min(HEAD as usize);
-                self.boot_head = buffer[..head].to_vec();
-                buffer[..head].fill(0);
-            }
-            write_runs(self.dev, &buffer[..n], self.options.zeros).map_err(|e| WriteError::Device(self.slot, e))?;
-            done += n as u64;
-            (self.progress)(Progress { kind, done, total });
-        }
-        let (actual, _) = hasher.finish();
+            drop(to);
+            Ok(hashing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })?;
         if actual != sha256 {
             return Err(WriteError::MemberDigest { kind, actual, signed: sha256 });
         }
@@ -246,6 +263,27 @@ impl<'a> SlotWriter<'a> {
 
     fn sync(&mut self) -> Result<(), WriteError> {
         self.dev.flush().and_then(|()| self.dev.sync()).map_err(|error| WriteError::Device(self.slot, error))
+    }
+}
+
+/// Buffers that are written and hashed at once: one of them is always free by the time it is wanted.
+#[derive(Default)]
+struct Buffers {
+    all: [Arc<Vec<u8>>; 3],
+    next: usize,
+}
+
+impl Buffers {
+    /// The next bytes of the source; none at its end.
+    fn fill(&mut self, source: &mut dyn Read) -> io::Result<Arc<Vec<u8>>> {
+        let slot = &mut self.all[self.next];
+        self.next = (self.next + 1) % 3;
+        // Whoever else has it gets a copy: it is still being hashed only where the hashing hangs.
+        let buffer = Arc::make_mut(slot);
+        buffer.resize(BUFFER, 0);
+        let n = fill(source, buffer)?;
+        buffer.truncate(n);
+        Ok(slot.clone())
     }
 }
 

@@ -64,7 +64,8 @@ pub fn differences<'a>(ours: &'a [Entry], theirs: &'a [Entry]) -> Vec<&'a Path> 
                 if our.digest != their.digest {
                     found.push(our.path.as_path());
                 }
-                (ours.next(), theirs.next());
+                ours.next();
+                theirs.next();
                 continue;
             }
             (Some(our), Some(their)) if order(&our.path, &their.path) => ours.next(),
