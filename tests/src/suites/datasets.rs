@@ -68,12 +68,14 @@ fn shown_and_taken(bench: &Bench<'_>) -> Result<()> {
     vm.guest.ok(&format!(
         "zfs snapshot -r {name}@1568402268 && zfs snapshot -r {name}@1568405868 && zfs hold keep {name}@1568402268"
     ))?;
+    // A newer one: the newest stays in any case.
+    let third = vm.guest.ok(&format!("t=$(date +%s) && zfs snapshot -r {name}@$t && echo $t"))?;
     let dry = vm.guest.ok(&format!("runuser -u nobody -- sirisctl dataset prune {ASSET} --dry-run"))?;
     must_contain(&dry, "held by keep", "why a point stays")?;
     must_contain(&dry, "would go", "a dry run")?;
     vm.guest.ok(&format!("zfs list {name}@1568405868 && systemctl start siris-retention.service"))?;
     let left = vm.guest.ok(&format!("zfs list -Hrt snapshot -o name {name} | sed 's/.*@//' | sort -u | xargs"))?;
-    ensure!(left == format!("1568402268 {first} {second} by-hand:1"), "left is {left}");
+    ensure!(left == format!("1568402268 {first} {second} {third} by-hand:1"), "left is {left}");
     let refused = vm.guest.refused(&format!("runuser -u nobody -- sirisctl dataset prune {ASSET} </dev/null"))?;
     must_contain(&refused, "not-authorized", "pruning by nobody")?;
     vm.guest.ok(&format!("zfs release keep {name}@1568402268"))?;
