@@ -1,5 +1,6 @@
 //! siris-agent, the daemon on every box, and the steps of the boot that are its own.
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -243,7 +244,10 @@ fn peer(root: &Root, name: &str) -> anyhow::Result<bool> {
     let rights = &peer.with_context(|| format!("no machine {name} is known here"))?.rights;
     let request = std::env::var("SSH_ORIGINAL_COMMAND").unwrap_or_default();
     let session = Session { zfs: &OpenZfs, own: ensure_device_id(root)?, rights };
-    Ok(session.run(&request, &mut std::io::stdin().lock(), &mut std::io::stdout(), &mut std::io::stderr()))
+    // As files: the standard library's own ones buffer by the line, and streams have none.
+    let file = |fd: std::os::fd::BorrowedFd<'_>| anyhow::Ok(std::fs::File::from(fd.try_clone_to_owned()?));
+    let (mut input, mut output) = (file(std::io::stdin().as_fd())?, file(std::io::stdout().as_fd())?);
+    Ok(session.run(&request, &mut input, &mut output, &mut std::io::stderr()))
 }
 
 /// A worker has said why it failed, if it did.

@@ -4,7 +4,7 @@
 //! kinds, about datasets below one prefix. Never: runs anything else; destroys a snapshot; reads for a key that may only
 //! receive.
 
-use std::io::{Read, Write};
+use std::io::{BufReader, Read, Write};
 
 use siris_zfs::{Base, DatasetName, Datasets, Label, Stream};
 use uuid::Uuid;
@@ -13,6 +13,8 @@ use super::VectorId;
 use super::end::{End, EndError, Local};
 use super::wire::{Answer, Fault, Mark, Request, ViewText, entries_out, parse};
 
+/// Bytes of a stream that are on their way at once.
+const BUFFER: usize = 256 << 10;
 /// Longest request, in bytes.
 const REQUEST_MAX: usize = 64 * 1024;
 
@@ -145,7 +147,8 @@ impl Session<'_> {
             }
         }
         let mut sending = self.zfs.send(stream)?;
-        let copied = std::io::copy(&mut sending, output).and_then(|_| output.flush());
+        let mut buffered = BufReader::with_capacity(BUFFER, &mut sending);
+        let copied = std::io::copy(&mut buffered, output).and_then(|_| output.flush());
         // A reader that is gone is the other machine's business; what ZFS says goes first.
         sending.finish()?;
         copied.map_err(|error| siris_zfs::ZfsError::Stream(error).into())

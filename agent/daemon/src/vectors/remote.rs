@@ -4,7 +4,7 @@
 //! connection is kept for a while, so that the next request costs no handshake. Never: asks anybody anything; trusts a
 //! host key that is not the pinned one.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use siris_host::cmd::{Cmd, CmdError, Running, Tool};
@@ -95,7 +95,7 @@ impl Remote {
         let (Some(mut stdin), Some(mut stdout)) = (stdin, stdout) else {
             return Err(ZfsError::Stream(io::ErrorKind::BrokenPipe.into()).into());
         };
-        let copied = copy(input, &mut stdin);
+        let copied = io::copy(&mut BufReader::with_capacity(BUFFER, input), &mut stdin);
         drop(stdin);
         let mut answer = Vec::new();
         let read = stdout.read_to_end(&mut answer);
@@ -137,22 +137,6 @@ impl Drop for Remote {
         let control = format!("ControlPath={}", self.dir.path().join("control").display());
         let _ =
             Cmd::new(Tool::Ssh).args(["-F", "none", "-o", &control, "-O", "exit", "--", &self.address.host]).output();
-    }
-}
-
-fn copy(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<usize> {
-    let mut buffer = vec![0; BUFFER];
-    let mut all = 0;
-    loop {
-        match from.read(&mut buffer) {
-            Ok(0) => return Ok(all),
-            Ok(n) => {
-                to.write_all(&buffer[..n])?;
-                all += n;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
     }
 }
 

@@ -14,6 +14,9 @@ use super::{Base, Datasets, Refusal, Sending, Stream};
 use crate::types::{DatasetName, PoolName};
 use crate::{OpenZfs, UserProperties, ZfsError};
 
+/// Bytes of a stream that are on their way at once.
+const BUFFER: usize = 256 << 10;
+
 fn zfs<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Cmd {
     Cmd::new(Tool::Zfs).args(arguments)
 }
@@ -207,7 +210,7 @@ impl Datasets for OpenZfs {
         let log = tempfile::NamedTempFile::new().map_err(ZfsError::Stream)?;
         let mut running = zfs(["receive", "-s", "-u", dataset.as_str()]).log(log.path()).spawn()?;
         let mut input = running.stdin().ok_or_else(|| ZfsError::Stream(io::ErrorKind::BrokenPipe.into()))?;
-        let copied = io::copy(stream, &mut input);
+        let copied = io::copy(&mut BufReader::with_capacity(BUFFER, stream), &mut input);
         drop(input);
         // What the tool says goes before the pipe that it closed; a source that broke off leaves it content, at times.
         running.wait().map_err(refused)?;

@@ -281,11 +281,13 @@ fn complete(bench: &Bench<'_>, recorded: &Recorded, log: &WriteLog, cut: Cut, bo
         ensure!(disk::same(&now, &after, name)?, "{name} is not what an install makes it");
     }
     fs::remove_file(&now)?;
+    let os = machine.disk("os");
     if boots {
         // What it says once its pool is imported and has told it who it is.
         let mut vm = machine.start()?;
         vm.serial.wait(AGAIN, BOOT).context("the new system finds itself on its pool")?;
         drop(vm.cut_power()?);
     }
-    Ok(())
+    // A case of ten places would keep ten of them.
+    Ok(fs::remove_file(os)?)
 }
