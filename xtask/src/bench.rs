@@ -131,6 +131,9 @@ fn lab(checkout: &Path, with_iso: bool) -> Result<Lab> {
 }
 
 fn install(checkout: &Path) -> Result<Row> {
+    // Of this checkout, and of no earlier one.
+    crate::test::cargo_xtask(checkout, &["image", "siris"])?;
+    crate::test::cargo_xtask(checkout, &["iso", "siris"])?;
     let times = install::measure(&lab(checkout, true)?)?;
     let ratio = times.ours.as_secs_f64() / times.bare.as_secs_f64();
     let beside = format!("zstd -dc, dd, fsync, direct read-back {}: {ratio:.2}x, limit 1.15x", seconds(times.bare));

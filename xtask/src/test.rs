@@ -139,7 +139,11 @@ fn commit(checkout: &Path) -> Result<String> {
     Ok(if changed.trim().is_empty() { head } else { format!("{head}, changed") })
 }
 
-fn cargo_xtask(checkout: &Path, args: &[&str]) -> Result<()> {
+/// Runs another command of this program, on the caller's terminal.
+///
+/// # Errors
+/// When it fails.
+pub fn cargo_xtask(checkout: &Path, args: &[&str]) -> Result<()> {
     let status = Cmd::new(Tool::Cargo).arg("xtask").args(args).cwd(checkout).interactive()?;
     if !status.success() {
         bail!("`cargo xtask {}` ended with {status}", args.join(" "));
