@@ -93,7 +93,15 @@ fn contract(bench: &Bench<'_>) -> Result<()> {
     let pool = vm.guest.ok("zpool get -Ho value guid tank")?;
     let dataset = vm.guest.ok(&format!("zfs get -Hpo value guid {asset}"))?;
     let mut live = BTreeSet::new();
-    for path in ["", "/upgrade", &format!("/pools/{pool}"), &format!("/datasets/{dataset}")] {
+    // A machine that is never dialled: nothing new is in the dataset.
+    let vector = vm.guest.ok(&format!(
+        "sirisctl machine add other 127.0.0.1 --device 7b0e4a52-1d7c-4c7f-9d53-6f2b8f0f3c11 \
+         --host-key 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5' --prefix tank/home/agents && \
+         sirisctl vector add {asset} other --other tank/home/agents/replica"
+    ))?;
+    let vector = format!("/vectors/{}", vector.replace('-', "_"));
+    let (pool, dataset) = (format!("/pools/{pool}"), format!("/datasets/{dataset}"));
+    for path in ["", "/upgrade", "/replication", &pool, &dataset, &vector] {
         let ask = format!("busctl introspect --xml-interface org.siris.Agent1 /org/siris/Agent1{path}");
         let xml = vm.guest.eventually(
             Duration::from_secs(60),
