@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use zbus::Connection;
 
 use crate::agent::Agent;
-use crate::bus::transient::{Devices, Network, Unit, manager};
+use crate::bus::transient::{Devices, Network, Unit, lines, manager};
 use crate::upgrade::worker::{self, Said};
 use crate::upgrade::{Allowed, is_url};
 
@@ -82,16 +82,7 @@ pub(super) async fn start(
             worker::run(&agent.root, agent.zfs.as_ref(), source, allowed, &mut mouth)
         });
     }
-    let (sender, receiver) = mpsc::channel(16);
-    std::thread::spawn(move || {
-        for line in BufReader::new(said).lines().map_while(Result::ok) {
-            let Ok(said) = serde_json::from_str(&line) else { continue };
-            if sender.blocking_send(said).is_err() {
-                break;
-            }
-        }
-    });
-    Ok(receiver)
+    Ok(lines(said))
 }
 
 /// Marks a slot, in a unit that may write the OS disk; `None` when it ended without a word.

@@ -1,7 +1,10 @@
 //! Units that live as long as their work: the agent's own program, as a process apart, with the rights that it needs.
 
+use std::io::{BufRead, BufReader, PipeReader};
 use std::os::fd::{AsFd, OwnedFd};
 
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
 use zbus::{Connection, Fd, Variant};
 
 const PROGRAM: &str = "/usr/libexec/siris/siris-agent";
@@ -80,6 +83,20 @@ impl Unit<'_> {
         let none: Vec<(&str, Vec<Property<'_>>)> = Vec::new();
         manager(connection, "StartTransientUnit", &(self.name, "fail", properties, none)).await
     }
+}
+
+/// What a worker says, line by line, as JSON; the channel ends when the worker does.
+pub(super) fn lines<T: DeserializeOwned + Send + 'static>(said: PipeReader) -> mpsc::Receiver<T> {
+    let (sender, receiver) = mpsc::channel(16);
+    std::thread::spawn(move || {
+        for line in BufReader::new(said).lines().map_while(Result::ok) {
+            let Ok(said) = serde_json::from_str(&line) else { continue };
+            if sender.blocking_send(said).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
 }
 
 /// Calls a method of the service manager's.

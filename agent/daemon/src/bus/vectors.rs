@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -20,7 +19,7 @@ use zbus::{Connection, Variant};
 
 use crate::agent::Agent;
 use crate::bus::options::{Options, flag, only};
-use crate::bus::transient::{Devices, Network, Unit, manager};
+use crate::bus::transient::{Devices, Network, Unit, lines, manager};
 use crate::bus::{Authority, Failure};
 use crate::store::{Store, StoreError};
 use crate::vectors::record::{Direction, Vector};
@@ -28,6 +27,8 @@ use crate::vectors::worker::{self, Said};
 
 /// So many sync at once; the others wait for their turn.
 const AT_ONCE: usize = 4;
+/// The worker that syncs.
+const SYNC: &str = "sync-worker";
 
 /// The vectors. Clones are the same.
 #[derive(Clone)]
@@ -181,7 +182,7 @@ impl Vectors {
     async fn sync(&self, number: u64) {
         self.changed(number, &["State", "Sent"]).await;
         let number_text = number.to_string();
-        let arguments = vec!["sync-worker", &number_text];
+        let arguments = vec![SYNC, &number_text];
         let description = format!("Sync vector {number}");
         let mut ended = Err("worker-ended: the process that syncs ended without a word; see the journal".to_owned());
         match self
@@ -243,7 +244,8 @@ impl Vectors {
         let (said, mouth) = std::io::pipe()?;
         if self.agent.root.is_machine() {
             let nothing = OwnedFd::from(File::open("/dev/null")?);
-            let name = unit(number);
+            // Comparing may take hours, and keeps nothing from being synced meanwhile.
+            let name = unit(number, arguments.first().copied().unwrap_or_default());
             let unit = Unit { name: &name, description, arguments, network: Network::Internet, devices: Devices::Zfs };
             unit.start(&self.connection, &nothing, &OwnedFd::from(mouth)).await?;
         } else {
@@ -254,16 +256,7 @@ impl Vectors {
                 here(&agent, &mut mouth)
             });
         }
-        let (sender, receiver) = mpsc::channel(16);
-        std::thread::spawn(move || {
-            for line in BufReader::new(said).lines().map_while(Result::ok) {
-                let Ok(said) = serde_json::from_str(&line) else { continue };
-                if sender.blocking_send(said).is_err() {
-                    break;
-                }
-            }
-        });
-        Ok(receiver)
+        Ok(lines(said))
     }
 
     fn note(&self, number: u64, change: impl FnOnce(&mut Running)) {
@@ -312,7 +305,7 @@ impl Vectors {
     async fn stop(&self, number: u64) -> Result<(), Failure> {
         let is_syncing = self.running(number)?.state == State::Syncing;
         if is_syncing && self.agent.root.is_machine() {
-            let stopped = manager(&self.connection, "StopUnit", &(unit(number), "replace")).await;
+            let stopped = manager(&self.connection, "StopUnit", &(unit(number, SYNC), "replace")).await;
             stopped.map_err(|error| Failure::new(ErrorCode::VectorFailed, format!("worker-not-stopped: {error}")))?;
         }
         Ok(())
@@ -364,13 +357,8 @@ impl Vectors {
         }
     }
 
-    async fn remove(&self, number: u64, here_only: bool) -> Result<(), Failure> {
-        let running = self.running(number)?;
-        if running.state == State::Syncing {
-            return Err(Failure::new(ErrorCode::VectorFailed, "vector-busy: it is syncing: pause it first"));
-        }
-        // Nothing starts it any more.
-        self.note(number, |running| running.vector.paused = true);
+    /// Takes back what it has marked.
+    async fn forget(&self, number: u64, here_only: bool) -> Result<(), Failure> {
         let number_text = number.to_string();
         let mut arguments = vec!["forget-worker", &number_text];
         arguments.extend(here_only.then_some("--here-only"));
@@ -381,13 +369,24 @@ impl Vectors {
         let failed = |text: String| Failure::new(ErrorCode::VectorFailed, text);
         let mut worker = worker.await.map_err(|error| failed(format!("worker-not-started: {error}")))?;
         match worker.recv().await {
-            Some(Said::Forgotten) => {}
-            Some(Said::Failed { code, text }) => {
-                self.note(number, |now| now.vector.paused = running.vector.paused);
-                return Err(failed(format!("{code}: {text}")));
-            }
-            _ => return Err(failed("worker-ended: the process ended without a word; see the journal".to_owned())),
+            Some(Said::Forgotten) => Ok(()),
+            Some(Said::Failed { code, text }) => Err(failed(format!("{code}: {text}"))),
+            _ => Err(failed("worker-ended: the process ended without a word; see the journal".to_owned())),
         }
+    }
+
+    async fn remove(&self, number: u64, here_only: bool) -> Result<(), Failure> {
+        let running = self.running(number)?;
+        if running.state == State::Syncing {
+            return Err(Failure::new(ErrorCode::VectorFailed, "vector-busy: it is syncing: pause it first"));
+        }
+        // Nothing starts it any more; if that fails, it is as it was.
+        self.note(number, |now| now.vector.paused = true);
+        let forgotten = self.forget(number, here_only).await;
+        if forgotten.is_err() {
+            self.note(number, |now| now.vector.paused = running.vector.paused);
+        }
+        forgotten?;
         self.store(move |_, store| store.remove_vector(number).map_err(|error| unusable(&error))).await?;
         self.lock().remove(&number);
         let path = self.path(&running.vector);
@@ -396,8 +395,9 @@ impl Vectors {
     }
 }
 
-fn unit(number: u64) -> String {
-    format!("siris-vector-{number}.service")
+/// The unit of a worker of a vector's.
+fn unit(number: u64, worker: &str) -> String {
+    format!("siris-vector-{number}-{worker}.service")
 }
 
 fn now() -> u64 {
