@@ -19,7 +19,7 @@ use siris_slots::device::Zeros;
 use siris_slots::fat::{self, FatFile, FatSpec};
 use siris_slots::guid::GuidSource;
 use siris_slots::layout::{Layout, Part};
-use siris_slots::writer::{Payload, WriteOptions};
+use siris_slots::writer::{Payload, Proof, WriteOptions};
 use siris_slots::{SectorSize, Sizes};
 
 use crate::cache::{Cache, Key, Layer};
@@ -295,7 +295,7 @@ impl PayloadInput<'_> {
                 signed,
                 payload: Payload { tree: &mut tree, boot: &mut boot, root: &mut root },
                 state: Some(&mut state),
-                options: WriteOptions { zeros: Zeros::Skip, read_back: false },
+                options: WriteOptions { zeros: Zeros::Skip, proof: Proof::Passing },
             };
             write_disk(&mut file, input, &mut |_| {}).map_err(|e| fault("the disk image", chain(&e)))?;
             fs::rename(&half, path).map_err(BuildError::io("put in place", path))

@@ -18,7 +18,7 @@ use siris_slots::device::{Device, Window, Zeros};
 use siris_slots::fat::{self, FatFile};
 use siris_slots::gpt::{self, GptError};
 use siris_slots::layout::Part;
-use siris_slots::writer::{Payload, WriteOptions};
+use siris_slots::writer::{Payload, Proof, WriteOptions};
 use siris_slots::{Layout, SectorSize, Slot};
 
 mod newpool;
@@ -313,7 +313,7 @@ fn content(
         signed: sources.signed,
         payload: Payload { tree: &mut tree, boot: &mut boot, root: &mut root },
         state: Some(state),
-        options: WriteOptions { zeros: Zeros::Write, read_back: true },
+        options: WriteOptions { zeros: Zeros::Write, proof: Proof::Medium },
     };
     progress.step("writing", total);
     let before = |kind| match kind {
@@ -345,8 +345,8 @@ fn check_esp(dev: &mut Guarded, layout: &Layout, boot: &BootFiles, disk: &str) -
 }
 
 fn check_state(dev: &mut Guarded, layout: &Layout, state: &Image, disk: &str) -> Result<(), ApplyError> {
-    let window = Window::new(dev, layout.start(Part::State), state.size());
-    let read = Sha256::of_reader(io::BufReader::with_capacity(1 << 20, window));
+    let window = dev.medium(layout.start(Part::State), state.size());
+    let read = window.and_then(|window| Sha256::of_reader(io::BufReader::with_capacity(1 << 20, window)));
     match read.map_err(|error| ApplyError::Device(disk.to_owned(), error))? == state.sha256() {
         true => Ok(()),
         false => Err(ApplyError::ReadBack { disk: disk.to_owned(), what: "the state partition" }),

@@ -184,6 +184,7 @@ mod tests {
     use super::*;
     use crate::device::RUN;
     use crate::trailer::{SlotInfo, read_slot};
+    use crate::writer::Proof;
     use crate::writer::tests::{Sample, sizes};
 
     fn compose(
@@ -216,7 +217,7 @@ mod tests {
             signed: &sample.signed,
             payload: Payload { tree: &mut tree, boot: &mut boot, root: &mut root },
             state: Some(&mut state),
-            options: WriteOptions { zeros, read_back: true },
+            options: WriteOptions { zeros, proof: Proof::Both },
         };
         write_disk(dev, input, &mut |_| {})
     }

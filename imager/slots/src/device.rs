@@ -2,6 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
+use std::num::NonZeroU64;
+
+use direct::Direct;
+
+mod direct;
 
 /// A disk or something like it. Its length is fixed.
 pub trait Device: Read + Write + Seek {
@@ -12,6 +17,20 @@ pub trait Device: Read + Write + Seek {
     fn forget(&mut self) -> io::Result<()> {
         Ok(())
     }
+
+    /// Lets the medium begin to take the `len` bytes at `at`, and does not wait for it: what [`Device::sync`] waits for
+    /// later is less then. Only a hint.
+    fn settle(&mut self, at: u64, len: u64) -> io::Result<()> {
+        let _ = (at, len);
+        Ok(())
+    }
+
+    /// The `len` bytes at `at`, as they are on the medium: past what the kernel remembers of it, where the device can do
+    /// that, and otherwise after [`Device::forget`].
+    fn medium(&mut self, at: u64, len: u64) -> io::Result<Box<dyn Read + '_>> {
+        self.forget()?;
+        Ok(Box::new(Window::new(self, at, len)))
+    }
 }
 
 impl Device for File {
@@ -21,6 +40,22 @@ impl Device for File {
 
     fn forget(&mut self) -> io::Result<()> {
         rustix::fs::fadvise(&*self, 0, None, rustix::fs::Advice::DontNeed).map_err(io::Error::from)
+    }
+
+    fn settle(&mut self, at: u64, len: u64) -> io::Result<()> {
+        // Pages that are not written yet are not forgotten: they are sent on their way.
+        let Some(len) = NonZeroU64::new(len) else { return Ok(()) };
+        rustix::fs::fadvise(&*self, at, Some(len), rustix::fs::Advice::DontNeed).map_err(io::Error::from)
+    }
+
+    fn medium(&mut self, at: u64, len: u64) -> io::Result<Box<dyn Read + '_>> {
+        match Direct::open(self, at, len) {
+            Some(direct) => Ok(Box::new(direct)),
+            None => {
+                self.forget()?;
+                Ok(Box::new(Window::new(self, at, len)))
+            }
+        }
     }
 }
 
@@ -44,8 +79,11 @@ pub const RUN: usize = 64 * 1024;
 
 /// Writes `bytes` where the device stands and moves on, leaving whole runs of zeros out where that is allowed.
 pub(crate) fn write_runs<W: Write + Seek + ?Sized>(dev: &mut W, bytes: &[u8], zeros: Zeros) -> io::Result<()> {
+    if zeros == Zeros::Write {
+        return dev.write_all(bytes);
+    }
     for run in bytes.chunks(RUN) {
-        if zeros == Zeros::Skip && run.len() == RUN && is_zero(run) {
+        if run.len() == RUN && is_zero(run) {
             dev.seek(SeekFrom::Current(RUN as i64))?;
         } else {
             dev.write_all(run)?;
@@ -132,6 +170,14 @@ impl<D: Device + ?Sized> Device for Window<'_, D> {
 
     fn forget(&mut self) -> io::Result<()> {
         self.inner.forget()
+    }
+
+    fn settle(&mut self, at: u64, len: u64) -> io::Result<()> {
+        self.inner.settle(self.start + at, len)
+    }
+
+    fn medium(&mut self, at: u64, len: u64) -> io::Result<Box<dyn Read + '_>> {
+        self.inner.medium(self.start + at, len.min(self.len.saturating_sub(at)))
     }
 }
 

@@ -16,7 +16,7 @@ use siris_ibu::manifest::{Member, MemberKind, TRAILER};
 use siris_ibu::verity::{self, VerityError};
 use siris_ibu::{ByteSize, Class, Sha256, SignedManifest};
 
-use crate::device::{Device, Window, Zeros, write_runs};
+use crate::device::{Device, Zeros, write_runs};
 use crate::layout::{Layout, Part};
 use crate::slot::Slot;
 use crate::trailer;
@@ -114,13 +114,24 @@ pub enum CheckError {
     },
 }
 
+/// Where a slot's content is compared with what was signed, before the slot is made bootable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// As it passes: the device is a file, whose maker looks at it again.
+    Passing,
+    /// As it passes, where a fault of the source shows as one, and on the medium.
+    Both,
+    /// On the medium: the source was proven already.
+    Medium,
+}
+
 /// How a slot is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WriteOptions {
     /// What to do with long runs of zeros.
     pub zeros: Zeros,
-    /// Whether everything is read again from the medium before the slot is made bootable.
-    pub read_back: bool,
+    /// Where it is proven.
+    pub proof: Proof,
 }
 
 /// How far the writing of a member is.
@@ -190,6 +201,8 @@ impl<'a> SlotWriter<'a> {
         };
         let (mut done, total) = (0, size.bytes());
         self.seek(at)?;
+        let hashed = self.options.proof != Proof::Medium;
+        let settles = self.options.zeros == Zeros::Write;
         // What is written is hashed meanwhile, by a thread of its own.
         let (actual, _) = thread::scope(|scope| {
             let (to, from) = sync_channel::<Arc<Vec<u8>>>(1);
@@ -208,8 +221,10 @@ impl<'a> SlotWriter<'a> {
                 if n == 0 || n as u64 > total - done {
                     return Err(WriteError::MemberSize { kind, size });
                 }
-                // The thread ends when this does, or panics, which is told below.
-                let _ = to.send(buffer.clone());
+                if hashed {
+                    // The thread ends when this does, or panics, which is told below.
+                    let _ = to.send(buffer.clone());
+                }
                 let mut rest = &buffer[..];
                 if kind == MemberKind::Boot && done == 0 {
                     let head = n.min(HEAD as usize);
@@ -217,14 +232,16 @@ impl<'a> SlotWriter<'a> {
                     rest = &rest[head..];
                     self.dev.write_all(&vec![0; head]).map_err(|e| WriteError::Device(self.slot, e))?;
                 }
-                write_runs(self.dev, rest, self.options.zeros).map_err(|e| WriteError::Device(self.slot, e))?;
+                let put = write_runs(self.dev, rest, self.options.zeros);
+                let begun = |()| if settles { self.dev.settle(at + done, n as u64) } else { Ok(()) };
+                put.and_then(begun).map_err(|error| WriteError::Device(self.slot, error))?;
                 done += n as u64;
                 (self.progress)(Progress { kind, done, total });
             }
             drop(to);
             Ok(hashing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         })?;
-        if actual != sha256 {
+        if hashed && actual != sha256 {
             return Err(WriteError::MemberDigest { kind, actual, signed: sha256 });
         }
         self.written.push(kind);
@@ -239,8 +256,7 @@ impl<'a> SlotWriter<'a> {
         }
         self.sync()?;
         let head = std::mem::take(&mut self.boot_head);
-        if self.options.read_back {
-            self.dev.forget().map_err(|error| WriteError::Device(self.slot, error))?;
+        if self.options.proof != Proof::Passing {
             check(self.dev, self.layout, self.slot, self.signed, Some(&head))
                 .map_err(|error| WriteError::ReadBack(self.slot, Box::new(error)))?;
         }
@@ -348,14 +364,12 @@ fn check(
 ) -> Result<(), CheckError> {
     let manifest = signed.manifest();
     let (root, root_len) = (layout.start(Part::Root(slot)), manifest.root.size.bytes());
-    let leaves = verity::check_tree(
-        &manifest.verity,
-        io::BufReader::new(Window::new(&mut *dev, root + root_len, manifest.tree.size.bytes())),
-    )?;
-    verity::check_data(&manifest.verity, Window::new(&mut *dev, root, root_len), &leaves)?;
+    let tree = dev.medium(root + root_len, manifest.tree.size.bytes()).map_err(CheckError::Device)?;
+    let leaves = verity::check_tree(&manifest.verity, io::BufReader::new(tree))?;
+    verity::check_data(&manifest.verity, dev.medium(root, root_len).map_err(CheckError::Device)?, &leaves)?;
     let skip = head.map_or(0, |head| head.len() as u64);
-    let boot =
-        Window::new(&mut *dev, layout.start(Part::Boot(slot)) + skip, manifest.boot.size.bytes().saturating_sub(skip));
+    let (start, len) = (layout.start(Part::Boot(slot)) + skip, manifest.boot.size.bytes().saturating_sub(skip));
+    let boot = dev.medium(start, len).map_err(CheckError::Device)?;
     let whole = head.unwrap_or_default().chain(io::BufReader::with_capacity(BUFFER, boot));
     let (actual, signed) = (Sha256::of_reader(whole).map_err(CheckError::Device)?, manifest.boot.sha256);
     match actual == signed {

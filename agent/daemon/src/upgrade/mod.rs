@@ -22,7 +22,7 @@ use siris_ibu::{Manifest, MemberKind, SignedManifest, Version};
 use siris_slots::bootenv::{BootEnv, BootEnvError};
 use siris_slots::device::{Device, Zeros};
 use siris_slots::trailer::{SlotInfo, read_slot};
-use siris_slots::writer::{SlotWriter, WriteError, WriteOptions};
+use siris_slots::writer::{Proof, SlotWriter, WriteError, WriteOptions};
 use siris_slots::{Layout, Slot, SlotState};
 use siris_zfs::{PoolName, Zfs, ZfsError};
 
@@ -342,7 +342,7 @@ impl<'a> Target<'a> {
             }
             told(Told { done: before + at.done, total });
         };
-        let options = WriteOptions { zeros: Zeros::Write, read_back: true };
+        let options = WriteOptions { zeros: Zeros::Write, proof: Proof::Both };
         let (device, layout, slot, signed) = (&mut self.device, &self.layout, self.slot, &self.signed);
         let mut writer = SlotWriter::begin(device, layout, slot, signed, options, &mut progress)?;
         give(&mut writer)?;

@@ -19,7 +19,7 @@ use siris_slots::bootenv::{self, BootEnv};
 use siris_slots::device::Zeros;
 use siris_slots::fat::{self, FatFile, FatSpec};
 use siris_slots::guid::GuidSource;
-use siris_slots::writer::{Payload, WriteOptions, write_slot};
+use siris_slots::writer::{Payload, Proof, WriteOptions, write_slot};
 use siris_slots::{Layout, SectorSize, Sizes, Slot, gpt};
 
 pub fn key() -> SecretKey {
@@ -178,7 +178,7 @@ pub fn lay(root: &Path) {
     let policy = Policy { allow_development: false, min_epoch: Epoch(1) };
     let signed = SignedManifest::verify(&bytes, &signatures, &[key().public().clone()], policy).unwrap();
     let payload = Payload { tree: &mut &running.tree[..], boot: &mut &running.boot[..], root: &mut &running.root[..] };
-    let options = WriteOptions { zeros: Zeros::Skip, read_back: false };
+    let options = WriteOptions { zeros: Zeros::Skip, proof: Proof::Passing };
     write_slot(&mut disk, &layout, Slot::A, &signed, payload, options, &mut |_| {}).unwrap();
     let block = BootEnv::first(Slot::A).to_block().unwrap();
     let (mut content, mut esp) = (&block[..], open("/dev/vda2"));

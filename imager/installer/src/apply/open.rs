@@ -50,6 +50,14 @@ impl Device for Guarded {
     fn forget(&mut self) -> io::Result<()> {
         self.file.forget()
     }
+
+    fn settle(&mut self, at: u64, len: u64) -> io::Result<()> {
+        self.file.settle(at, len)
+    }
+
+    fn medium(&mut self, at: u64, len: u64) -> io::Result<Box<dyn Read + '_>> {
+        self.file.medium(at, len)
+    }
 }
 
 /// A disk whose fence is open; closed again when dropped.

@@ -38,8 +38,10 @@ pub const NETWORK: &str = "/etc/siris/network";
 /// Bytes of the file that the receipt is written into.
 pub const RECEIPT_BYTES: u64 = 512 * 1024;
 const BLOCK: u64 = 4096;
-/// Size of the image.
-const SIZE: ByteSize = ByteSize::mib(256);
+/// Size of the image: all of it is written, read back and hashed, and the first boot grows it to its partition.
+const SIZE: ByteSize = ByteSize::mib(96);
+/// Blocks that it can grow to in place: 1 TiB of them.
+const GROWS_TO: &str = "resize=268435456";
 
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]
@@ -224,7 +226,7 @@ impl Image {
         Cmd::new(Tool::MkfsExt4)
             .args(["-q", "-F", "-L", "SIRIS_STATE", "-m", "1", "-b", "4096", "-I", "256", "-i", "16384"])
             .args(["-J", "size=32", "-O", "^metadata_csum_seed,^orphan_file"])
-            .args(["-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0", "-d"])
+            .args(["-E", &format!("nodiscard,lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0,{GROWS_TO}"), "-d"])
             .arg(&tree)
             .arg(&path)
             .run()?;
