@@ -24,7 +24,7 @@ const ANSWERS: &str =
     "schema = 1\nmode = \"os-only\"\nend = \"stay\"\n[target]\ndisk = \"serial:os\"\n[identity]\nrole = \"cloud\"\n";
 
 /// Seconds of a command, as the machine's own clock has them.
-const TIMED: &str = "t=$(cut -d' ' -f1 /proc/uptime)\n";
+const TIMED: &str = "set -o pipefail\nt=$(cut -d' ' -f1 /proc/uptime)\n";
 const TOLD: &str = "\necho \"TOOK $(cut -d' ' -f1 /proc/uptime) $t\"";
 
 /// Boots the medium, and measures both on one disk, ours first: what is compiled by then is there for the other.
@@ -46,11 +46,16 @@ pub fn measure(lab: &Lab) -> Result<Times> {
 
     let took = |script: &str| -> Result<Duration> {
         let done = vm.guest.run_for(LIMIT, &format!("set -e\n{TIMED}{script}{TOLD}"), ANSWERS.as_bytes())?;
+        done.text.lines().filter_map(|line| line.strip_prefix("AT ")).for_each(|line| eprintln!("         {line}"));
         let line = done.text.lines().rev().find_map(|line| line.strip_prefix("TOOK ")?.split_once(' '));
         let (end, begin) = line.with_context(|| format!("{script}: {done}"))?;
         Ok(Duration::from_secs_f64(end.parse::<f64>()? - begin.parse::<f64>()?))
     };
-    let ours = took("siris-installer install --unattended --wait 0 --stay --answers /dev/stdin")?;
+    // With the seconds at which each step began.
+    let ours = took(
+        "siris-installer install --unattended --wait 0 --stay --answers /dev/stdin 2>&1 |\n\
+         while IFS= read -r line; do read up _ < /proc/uptime; echo \"AT $up $line\"; done",
+    )?;
     // The same disk, which the installer has closed again. One thread, as a pipe has; compressed beforehand, into memory.
     let packed = "mkdir /run/bare && mount -t tmpfs -o size=1g bare /run/bare && cd /run/siris/medium && \
                   cat tree boot root | zstd -q -1 > /run/bare/all.zst && blockdev --setrw /dev/disk/by-id/virtio-os";
