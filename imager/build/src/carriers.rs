@@ -259,7 +259,7 @@ impl Medium<'_> {
         out.set_len(size.bytes()).map_err(BuildError::io("size", path))?;
         let mut content = &efi[..];
         let mut files = [FatFile { path: "EFI/BOOT/BOOTX64.EFI", content: &mut content }];
-        fat::build(&mut out, &spec, &mut files, Zeros::Skip).map_err(|e| fault("the medium's EFI image", e))
+        fat::build(&mut out, &spec, &mut files, Zeros::Skip).map(drop).map_err(|e| fault("the medium's EFI image", e))
     }
 
     fn write(&self, work: &Path) -> Result<(), BuildError> {

@@ -30,7 +30,7 @@ use crate::progress::Progress;
 use crate::roots::{builder, megabytes};
 
 /// Raised when what is made here changes.
-const RECIPE: u32 = 2;
+const RECIPE: u32 = 3;
 
 pub(crate) fn fault(what: &'static str, error: impl std::fmt::Display) -> BuildError {
     BuildError::Payload { what, message: error.to_string() }
@@ -103,7 +103,10 @@ impl PayloadInput<'_> {
             readers.push(("hashes", hashes.as_bytes()));
             let mut fat_files: Vec<FatFile<'_>> =
                 readers.iter_mut().map(|(path, content)| FatFile { path, content }).collect();
-            fat::build(&mut out, &spec, &mut fat_files, Zeros::Skip).map_err(|e| fault("the boot image", e))?;
+            let used =
+                fat::build(&mut out, &spec, &mut fat_files, Zeros::Skip).map_err(|e| fault("the boot image", e))?;
+            // What is free in it is not part of the image: nobody fetches, hashes or writes it.
+            out.set_len(used).map_err(BuildError::io("size", &path))?;
             step.done(format!("kernel {}, initrd {}", megabytes(kernel.len() as u64), megabytes(initrd.len() as u64)));
             Ok(())
         })

@@ -8,7 +8,7 @@
 //! | 1 | `manifest.toml` | the manifest, at most [`manifest::MAX_BYTES`]                    |
 //! | 2 | `manifest.sig`  | its signatures, at most [`signature::MAX_BYTES`]                 |
 //! | 3 | `tree`          | the verity hash tree, as it is                                   |
-//! | 4 | `boot`          | the boot partition's image: one zstd frame                       |
+//! | 4 | `boot`          | the boot partition's image, as far as in use: one zstd frame     |
 //! | 5 | `root`          | the EROFS image: one zstd frame                                  |
 //!
 //! and two blocks of zeros. Each member is one header block of 512 bytes, its body, and zeros up to the next multiple

@@ -196,7 +196,7 @@ pub struct Manifest {
     pub zfs: Zfs,
     /// The hash tree, superblock included.
     pub tree: Member,
-    /// The boot partition's image.
+    /// The boot partition's image, as far as the file system in it is in use.
     pub boot: Member,
     /// The root image.
     pub root: Member,

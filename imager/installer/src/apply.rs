@@ -37,6 +37,8 @@ use open::{Guarded, Open};
 
 /// Where the boot loader's files are in the image.
 const BOOT: &str = "/usr/lib/siris/boot";
+/// Bytes compared at once.
+const CHUNK: usize = 1 << 20;
 /// The variable of the boot environment that names the finished install.
 pub const INSTALL_VARIABLE: &str = "install";
 /// The variable that names the medium it was installed from: a BMC that keeps the medium first finds it there.
@@ -344,13 +346,23 @@ fn check_esp(dev: &mut Guarded, layout: &Layout, boot: &BootFiles, disk: &str) -
     if same { Ok(()) } else { Err(ApplyError::ReadBack { disk: disk.to_owned(), what: "the EFI system partition" }) }
 }
 
-fn check_state(dev: &mut Guarded, layout: &Layout, state: &Image, disk: &str) -> Result<(), ApplyError> {
-    let window = dev.medium(layout.start(Part::State), state.size());
-    let read = window.and_then(|window| Sha256::of_reader(io::BufReader::with_capacity(1 << 20, window)));
-    match read.map_err(|error| ApplyError::Device(disk.to_owned(), error))? == state.sha256() {
-        true => Ok(()),
-        false => Err(ApplyError::ReadBack { disk: disk.to_owned(), what: "the state partition" }),
+/// Compares the state partition with its image in memory.
+fn check_state(dev: &mut Guarded, layout: &Layout, image: &mut Image, disk: &str) -> Result<(), ApplyError> {
+    let device = |error| ApplyError::Device(disk.to_owned(), error);
+    let mut left = image.size();
+    let mut found = dev.medium(layout.start(Part::State), left).map_err(device)?;
+    let reader = image.reader().map_err(|error| ApplyError::State(error.into()))?;
+    let (mut on_disk, mut wanted) = (vec![0; CHUNK], vec![0; CHUNK]);
+    while left > 0 {
+        let n = left.min(CHUNK as u64) as usize;
+        reader.read_exact(&mut wanted[..n]).map_err(|error| ApplyError::State(error.into()))?;
+        found.read_exact(&mut on_disk[..n]).map_err(device)?;
+        if on_disk[..n] != wanted[..n] {
+            return Err(ApplyError::ReadBack { disk: disk.to_owned(), what: "the state partition" });
+        }
+        left -= n as u64;
     }
+    Ok(())
 }
 
 impl Written<'_> {

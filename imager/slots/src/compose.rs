@@ -159,7 +159,7 @@ fn write_esp(
     all.extend(files.iter_mut().map(|file| FatFile { path: file.path, content: &mut *file.content }));
     let spec = FatSpec { size, sector: layout.sector(), label: ESP_LABEL, volume_id: guids.volume_id(ESP_LABEL) };
     let mut window = Window::new(dev, layout.start(Part::Esp), size.bytes());
-    fat::build(&mut window, &spec, &mut all, zeros).map_err(ComposeError::Esp)
+    fat::build(&mut window, &spec, &mut all, zeros).map(drop).map_err(ComposeError::Esp)
 }
 
 fn write_state(dev: &mut dyn Device, layout: &Layout, image: &mut dyn Read, zeros: Zeros) -> Result<(), ComposeError> {

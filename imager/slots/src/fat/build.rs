@@ -123,13 +123,14 @@ struct Image<'a, W: ?Sized> {
 const END: u32 = 0x0fff_ffff;
 
 /// Makes a file system of exactly `spec.size` bytes from `files`, and writes it to `out` from where that stands.
-/// Only what is in use is written: free clusters keep what they held.
+/// Only what is in use is written: free clusters keep what they held. Returns how many bytes that are, from the start of
+/// the file system to the end of the last cluster in use: nobody misses what is behind them.
 pub fn build<W: Write + Seek + ?Sized>(
     out: &mut W,
     spec: &FatSpec,
     files: &mut [FatFile<'_>],
     zeros: Zeros,
-) -> Result<(), FatError> {
+) -> Result<u64, FatError> {
     let label = names::label(spec.label)?;
     let geometry = Geometry::new(spec).ok_or(FatError::Size(spec.size))?;
     let base = out.stream_position().map_err(FatError::Write)?;
@@ -139,7 +140,9 @@ pub fn build<W: Write + Seek + ?Sized>(
         let stored = image.store(index, file);
         stored.map_err(|source| FatError::Store { path: file.path.to_owned(), size: spec.size, source })?;
     }
-    image.finish(&label, spec.volume_id).map_err(FatError::Write)
+    let used = image.geometry.cluster_offset(image.table.len() as u64 + 2);
+    image.finish(&label, spec.volume_id).map_err(FatError::Write)?;
+    Ok(used)
 }
 
 impl<W: Write + Seek + ?Sized> Image<'_, W> {

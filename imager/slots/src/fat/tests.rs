@@ -18,8 +18,10 @@ fn built(spec: &FatSpec, files: &[(&str, &[u8])]) -> Result<Vec<u8>, FatError> {
         .map(|((path, _), content)| FatFile { path, content: content as &mut dyn Read })
         .collect();
     let mut image = Cursor::new(vec![0; spec.size.bytes() as usize]);
-    build(&mut image, spec, &mut files, Zeros::Skip)?;
-    Ok(image.into_inner())
+    let used = build(&mut image, spec, &mut files, Zeros::Skip)? as usize;
+    let image = image.into_inner();
+    assert!(image[used..].iter().all(|byte| *byte == 0), "something behind what is in use");
+    Ok(image)
 }
 
 const SECTORS: [SectorSize; 2] = [SectorSize::S512, SectorSize::S4096];
