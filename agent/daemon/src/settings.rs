@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use crate::root::{Root, SETTINGS};
+
 /// The file's shape.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -97,6 +99,12 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Those of the image; the usual ones where they cannot be read, which the box's health tells.
+    pub fn of(root: &Root) -> Self {
+        let text = root.read(SETTINGS).ok().flatten().unwrap_or_default();
+        Self::parse(&text).unwrap_or_default()
+    }
+
     /// Reads them from the file's text.
     ///
     /// # Errors

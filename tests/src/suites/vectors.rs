@@ -1,5 +1,7 @@
 //! Vectors between boxes: real ZFS on both, and real SSH between them.
 
+mod broken;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -18,7 +20,13 @@ const SYNC: Duration = Duration::from_secs(180);
 
 /// The suite's cases.
 pub fn cases() -> Vec<Case> {
-    vec![Case::quick(GROUP, "a dataset is replicated to another box, and so is each new recovery point", replicated)]
+    let mut cases = vec![Case::quick(
+        GROUP,
+        "a dataset is replicated to another box, and so is each new recovery point",
+        replicated,
+    )];
+    cases.extend(broken::cases());
+    cases
 }
 
 /// Two boxes, `office` with the pool `tank` and a dataset of an asset, `vault` with the pool `vault`; office knows vault as
@@ -67,6 +75,17 @@ impl<'a> Two<'a> {
         self.office
             .guest
             .ok(&format!("sirisctl machine add vault 127.0.0.1:{OTHER} --prefix vault/home/agents {allowed}"))?;
+        Ok(())
+    }
+
+    /// Brings the pools back after their machines lost power: no box expects them.
+    fn import(&self) -> Result<()> {
+        self.office.guest.forward(OTHER, self.vault.guest.port())?;
+        for (vm, pool) in [(&self.office, "tank"), (&self.vault, "vault")] {
+            vm.guest.ok(&format!(
+                "zpool list -Ho name {pool} 2>/dev/null || zpool import -f -R /srv/pools/{pool} -o cachefile=none {pool}"
+            ))?;
+        }
         Ok(())
     }
 

@@ -6,6 +6,8 @@ use siris_ibu::{ByteSize, Manifest, Version};
 use siris_slots::{Layout, Part, Slot};
 
 use super::{Allowed, Running};
+use crate::health::StateFact;
+use crate::settings::FreeMin;
 
 /// Why it is not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,6 +74,17 @@ pub enum GateError {
         /// The room for it.
         room: ByteSize,
     },
+    /// The new system would find no room to work in, and give itself up.
+    #[error(
+        "/state has {free} free, less than {least}: the new version would be left again. See `du -xh /state`; \
+         `journalctl --vacuum-size=200M` makes room"
+    )]
+    StateLow {
+        /// What is free.
+        free: ByteSize,
+        /// What has to be.
+        least: ByteSize,
+    },
 }
 
 impl GateError {
@@ -84,6 +97,7 @@ impl GateError {
             GateError::KeyEpoch { .. } => "key-epoch-back",
             GateError::PoolFeatures { .. } => "pool-features",
             GateError::SlotTooSmall { .. } => "slot-too-small",
+            GateError::StateLow { .. } => "state-low",
         }
     }
 }
@@ -123,6 +137,21 @@ pub fn check(manifest: &Manifest, running: &Running, allowed: Allowed) -> Result
     Ok(())
 }
 
+/// Whether the state partition has the room that a version on trial has to find there.
+///
+/// # Errors
+/// [`GateError::StateLow`].
+pub fn room(state: StateFact, least: FreeMin) -> Result<(), GateError> {
+    match state {
+        StateFact::Writable { size, free } if free < least.bytes_of(size) => {
+            let [free, least] = [free, least.bytes_of(size)].map(ByteSize::from_bytes);
+            Err(GateError::StateLow { free, least })
+        }
+        // What else is wrong with it is for the box's health to say.
+        _ => Ok(()),
+    }
+}
+
 /// Whether both slots of the disk take it: the next upgrade goes into the other one.
 ///
 /// # Errors
@@ -141,4 +170,17 @@ pub fn fits(manifest: &Manifest, layout: &Layout) -> Result<(), GateError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_partition_without_room_is_a_reason() {
+        let state = |free| StateFact::Writable { size: 1000, free };
+        assert_eq!(room(state(49), FreeMin::Percent(5)).unwrap_err().code(), "state-low");
+        assert_eq!(room(state(50), FreeMin::Percent(5)), Ok(()));
+        assert_eq!(room(StateFact::NotMounted, FreeMin::Percent(5)), Ok(()));
+    }
 }

@@ -48,6 +48,12 @@ fn refused(bench: &Bench<'_>) -> Result<()> {
         let done = vm.guest.run_for(INSTALL, "sirisctl upgrade install -", &bytes)?;
         ensure!(done.status.is_some_and(|status| status != 0) && done.text.contains(code), "{code}: {done}");
     }
+    // Whatever it is: a system that finds no room to work in would leave itself again.
+    vm.guest.ok("fallocate -l $(($(df --output=avail -B1 /state | tail -1) * 98 / 100)) /var/lib/siris/fill")?;
+    let newer = fs::read(bundle(bench, NEWER, "")?)?;
+    let done = vm.guest.run_for(INSTALL, "sirisctl upgrade install -", &newer)?;
+    ensure!(done.status.is_some_and(|status| status != 0) && done.text.contains("state-low"), "a full /state: {done}");
+    vm.guest.ok("rm /var/lib/siris/fill")?;
     must_contain(&vm.guest.ok("sirisctl upgrade status")?, "the next boot tries slot a", "the slots")?;
     ensure!(other_slot(&vm)? == before, "a refused bundle was written");
     Ok(())
