@@ -138,6 +138,13 @@ pub trait Dataset {
     default_path = "/org/siris/Agent1/replication"
 )]
 pub trait Replication {
+    /// How many vectors sync at once.
+    #[zbus(property)]
+    fn at_once(&self) -> zbus::Result<u32>;
+
+    /// Sets `at-once` (u).
+    #[zbus(allow_interactive_auth)]
+    fn configure(&self, options: Options<'_>) -> zbus::Result<()>;
     /// The public key that a machine of that name is dialled with; made where there is none.
     #[zbus(allow_interactive_auth)]
     fn own_key(&self, name: &str) -> zbus::Result<String>;
@@ -184,6 +191,12 @@ pub trait Vector {
     /// `primary` or `secondary`.
     #[zbus(property(emits_changed_signal = "const"))]
     fn tier(&self) -> zbus::Result<String>;
+    /// Who goes first where several wait: 1 (first) to 5.
+    #[zbus(property)]
+    fn priority(&self) -> zbus::Result<u32>;
+    /// How much of the link it may take, and when: `mon-fri/08:00-18:00=2MiB none`.
+    #[zbus(property)]
+    fn limits(&self) -> zbus::Result<String>;
     /// `idle`, `waiting`, `syncing`, `paused` or `failed`.
     #[zbus(property)]
     fn state(&self) -> zbus::Result<String>;
@@ -193,6 +206,12 @@ pub trait Vector {
     /// Bytes that the sync under way, or else the last one, has sent.
     #[zbus(property)]
     fn sent(&self) -> zbus::Result<u64>;
+    /// Bytes a second, of late; 0 when it does not sync.
+    #[zbus(property)]
+    fn rate(&self) -> zbus::Result<u64>;
+    /// Bytes that the stream under way still has, by the source's estimate; 0 when that is not known.
+    #[zbus(property)]
+    fn remaining(&self) -> zbus::Result<u64>;
     /// The newest snapshot that both ends have; empty when none is known.
     #[zbus(property)]
     fn base(&self) -> zbus::Result<String>;
@@ -210,6 +229,11 @@ pub trait Vector {
     /// many paths there are, and some of those that differ.
     #[zbus(allow_interactive_auth)]
     fn verify(&self, options: Options<'_>) -> zbus::Result<(String, u64, Vec<String>)>;
+    /// How far the target is behind: recovery points, seconds since the oldest of them was taken, bytes.
+    fn lag(&self) -> zbus::Result<(u64, u64, u64)>;
+    /// Sets `priority` (u) and `limits` (s), also of a sync under way.
+    #[zbus(allow_interactive_auth)]
+    fn configure(&self, options: Options<'_>) -> zbus::Result<()>;
     /// Stops it, until it is resumed. What was sent stays sent.
     #[zbus(allow_interactive_auth)]
     fn pause(&self) -> zbus::Result<()>;

@@ -275,6 +275,31 @@ pub enum VectorCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Shows one, and how far its target is behind.
+    Show {
+        /// The vector.
+        vector: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Sets who goes first, and how much of the link one may take; also of a sync under way.
+    Set {
+        /// The vector.
+        vector: String,
+        /// 1 (first) to 5 where several wait; 3 where nothing was set.
+        #[arg(long, required_unless_present = "limit")]
+        priority: Option<u32>,
+        /// A rate each second (2MiB, 500KiB, none, stop), and before it other ones for days and hours by the box's clock:
+        /// mon-fri/08:00-18:00=2MiB 22:00-06:00=none 20MiB. The first that fits the hour decides.
+        #[arg(long, num_args = 1.., value_name = "WORD")]
+        limit: Option<Vec<String>>,
+    },
+    /// Shows or sets how many sync at once.
+    AtOnce {
+        /// 1 to 64.
+        count: Option<u32>,
+    },
     /// Syncs one now, and waits until it is done.
     Sync {
         /// The vector.

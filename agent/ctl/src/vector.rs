@@ -24,9 +24,13 @@ struct VectorView {
     source: String,
     target: String,
     tier: String,
+    priority: u32,
+    limits: String,
     state: String,
     last_error: String,
     sent: u64,
+    rate: u64,
+    remaining: u64,
     base: String,
     proven_to: String,
     synced_at: u64,
@@ -58,6 +62,22 @@ pub async fn run(connection: &Connection, command: VectorCommand) -> Result<(), 
             }
             print(&table(&all))
         }
+        VectorCommand::Show { vector, json } => show(connection, &vector, json).await,
+        VectorCommand::Set { vector, priority, limit } => {
+            let limit = limit.map(|words| words.join(" "));
+            let priority = priority.map(|number| ("priority", number.into()));
+            let limit = limit.as_deref().map(|text| ("limits", text.into()));
+            let options: Options<'_> = priority.into_iter().chain(limit).collect();
+            Ok(find(connection, &vector).await?.configure(options).await?)
+        }
+        VectorCommand::AtOnce { count: None } => {
+            let count = ReplicationProxy::builder(connection).cache_properties(CacheProperties::No).build().await?;
+            print(&format!("{}\n", count.at_once().await?))
+        }
+        VectorCommand::AtOnce { count: Some(count) } => {
+            let options: Options<'_> = HashMap::from([("at-once", count.into())]);
+            Ok(ReplicationProxy::new(connection).await?.configure(options).await?)
+        }
         VectorCommand::Sync { vector, no_wait } => sync(&find(connection, &vector).await?, no_wait).await,
         VectorCommand::Verify { vector } => {
             let (base, paths, differing) = find(connection, &vector).await?.verify(HashMap::new()).await?;
@@ -82,19 +102,106 @@ fn print(text: &str) -> Result<(), Failure> {
     io::stdout().write_all(text.as_bytes()).map_err(|e| Failure::local("cannot write", &e))
 }
 
+/// How far the target is behind.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct LagView {
+    points: u64,
+    seconds: u64,
+    bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    vector: VectorView,
+    /// Absent where the source cannot be asked.
+    lag: Option<LagView>,
+}
+
+async fn show(connection: &Connection, asked: &str, json: bool) -> Result<(), Failure> {
+    let vector = the_one(connection, asked).await?;
+    let lag = proxy(connection, &vector).await?.lag().await;
+    let lag = lag.map(|(points, seconds, bytes)| LagView { points, seconds, bytes });
+    let unknown = lag.as_ref().err().map(|error| Failure::from(error.clone()).to_string());
+    let shown = Shown { vector, lag: lag.ok() };
+    if json {
+        let text = serde_json::to_string_pretty(&shown).map_err(|e| Failure::local("cannot write JSON", &e))?;
+        return print(&format!("{text}\n"));
+    }
+    print(&details(&shown.vector, &behind(shown.lag.as_ref(), unknown)))
+}
+
+/// How far the target is behind, for people.
+fn behind(lag: Option<&LagView>, unknown: Option<String>) -> String {
+    match lag {
+        Some(LagView { points: 0, .. }) => "not at all".to_owned(),
+        Some(LagView { points, seconds, bytes }) => {
+            let points = if *points == 1 { "1 point".to_owned() } else { format!("{points} points") };
+            format!("{points}, {}, {}", text::size(*bytes), text::duration(*seconds))
+        }
+        None => format!("not known: {}", unknown.unwrap_or_default()),
+    }
+}
+
+fn details(vector: &VectorView, behind: &str) -> String {
+    let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+    let (from, to) = ends(vector);
+    let mut rows = vec![
+        ("vector", vector.id.clone()),
+        ("from", from),
+        ("to", to),
+        ("tier", vector.tier.clone()),
+        ("priority", vector.priority.to_string()),
+        ("limit", vector.limits.clone()),
+        ("state", vector.state.clone()),
+        ("behind", behind.to_owned()),
+        ("both have", or_dash(&vector.base)),
+        ("proven to", or_dash(&vector.proven_to)),
+    ];
+    if vector.state == "syncing" {
+        let (sent, rate) = (text::size(vector.sent), text::size(vector.rate));
+        let left = vector.remaining.checked_div(vector.rate).filter(|_| vector.remaining > 0);
+        let left = left
+            .map_or(String::new(), |left| format!(", {} left: {}", text::size(vector.remaining), text::duration(left)));
+        rows.push(("sending", format!("{sent} sent, {rate}/s{left}")));
+    }
+    if !vector.last_error.is_empty() {
+        rows.push(("last error", vector.last_error.clone()));
+    }
+    rows.iter().map(|(name, value)| format!("  {name:<10}  {value}\n")).collect()
+}
+
+/// Source and target; the other machine's with its name.
+fn ends(vector: &VectorView) -> (String, String) {
+    match vector.direction.as_str() {
+        "pull" => (format!("{}:{}", vector.machine, vector.source), vector.target.clone()),
+        _ => (vector.source.clone(), format!("{}:{}", vector.machine, vector.target)),
+    }
+}
+
+async fn proxy<'c>(connection: &'c Connection, vector: &VectorView) -> Result<VectorProxy<'c>, Failure> {
+    let path = vector_path(&vector.id);
+    Ok(VectorProxy::builder(connection).path(path).cache_properties(CacheProperties::No).build().await?)
+}
+
 /// The vector with that id, or the only one with that number.
 async fn find<'c>(connection: &'c Connection, asked: &str) -> Result<VectorProxy<'c>, Failure> {
-    let all = ask(connection).await?;
+    let vector = the_one(connection, asked).await?;
+    proxy(connection, &vector).await
+}
+
+async fn the_one(connection: &Connection, asked: &str) -> Result<VectorView, Failure> {
+    let mut all = ask(connection).await?;
     let is_it = |vector: &&VectorView| {
         vector.id == asked || vector.id.rsplit_once('_').is_some_and(|(_, number)| number == asked)
     };
-    let found: Vec<&VectorView> = all.iter().filter(is_it).collect();
-    let [one] = found[..] else {
-        let what = if found.is_empty() { "there is no vector" } else { "more than one vector is" };
-        return Err(Failure::input(format!("{what} {asked}: see sirisctl vector list")));
-    };
-    let path = vector_path(&one.id);
-    Ok(VectorProxy::builder(connection).path(path).cache_properties(CacheProperties::No).build().await?)
+    all.retain(|vector| is_it(&vector));
+    let what = if all.is_empty() { "there is no vector" } else { "more than one vector is" };
+    match (all.pop(), all.is_empty()) {
+        (Some(one), true) => Ok(one),
+        _ => Err(Failure::input(format!("{what} {asked}: see sirisctl vector list"))),
+    }
 }
 
 async fn ask(connection: &Connection) -> Result<Vec<VectorView>, Failure> {
@@ -106,9 +213,13 @@ async fn ask(connection: &Connection) -> Result<Vec<VectorView>, Failure> {
             source: take(&mut properties, "Source")?,
             target: take(&mut properties, "Target")?,
             tier: take(&mut properties, "Tier")?,
+            priority: take(&mut properties, "Priority")?,
+            limits: take(&mut properties, "Limits")?,
             state: take(&mut properties, "State")?,
             last_error: take(&mut properties, "LastError")?,
             sent: take(&mut properties, "Sent")?,
+            rate: take(&mut properties, "Rate")?,
+            remaining: take(&mut properties, "Remaining")?,
             base: take(&mut properties, "Base")?,
             proven_to: take(&mut properties, "ProvenTo")?,
             synced_at: take(&mut properties, "SyncedAt")?,
@@ -159,10 +270,7 @@ fn table(all: &[VectorView]) -> String {
     }
     let mut rows = vec![["  VECTOR", "FROM", "TO", "STATE", "BOTH HAVE", "PROVEN TO"].map(str::to_owned).to_vec()];
     rows.extend(all.iter().map(|v| {
-        let (from, to) = match v.direction.as_str() {
-            "pull" => (format!("{}:{}", v.machine, v.source), v.target.clone()),
-            _ => (v.source.clone(), format!("{}:{}", v.machine, v.target)),
-        };
+        let (from, to) = ends(v);
         let number = v.id.rsplit_once('_').map_or("", |(_, number)| number);
         let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
         vec![format!("  {number}"), from, to, v.state.clone(), or_dash(&v.base), or_dash(&v.proven_to)]
@@ -173,4 +281,48 @@ fn table(all: &[VectorView]) -> String {
         text += &format!("  {number}: {}\n", vector.last_error);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vector(state: &str) -> VectorView {
+        let text = str::to_owned;
+        VectorView {
+            id: text("0b2c7f3e-8a44-4f0e-9c57-1f1f2b1a6d55_3"),
+            machine: text("vault"),
+            direction: text("push"),
+            source: text("tank/home/agents/x"),
+            target: text("vault/home/agents/x"),
+            tier: text("primary"),
+            priority: 3,
+            limits: text("mon-fri/08:00-18:00=2MiB none"),
+            state: text(state),
+            last_error: String::new(),
+            sent: 3 << 20,
+            rate: 1 << 20,
+            remaining: 90 << 20,
+            base: text("1568402268"),
+            proven_to: String::new(),
+            synced_at: 0,
+        }
+    }
+
+    #[test]
+    fn what_is_sent_is_shown_with_what_is_left() {
+        let text = details(&vector("syncing"), "1 point, 90 MiB, 1 h 0 min");
+        assert!(text.contains("to          vault:vault/home/agents/x\n"), "{text}");
+        assert!(text.contains("sending     3.00 MiB sent, 1.00 MiB/s, 90.0 MiB left: 1 min 30 s\n"), "{text}");
+        assert!(text.contains("proven to   -\n") && !text.contains("last error"), "{text}");
+        assert!(!details(&vector("idle"), "").contains("sending"));
+    }
+
+    #[test]
+    fn how_far_it_is_behind() {
+        let lag = |points| Some(LagView { points, seconds: 60, bytes: 1 << 20 });
+        assert_eq!(behind(lag(0).as_ref(), None), "not at all");
+        assert_eq!(behind(lag(1).as_ref(), None), "1 point, 1.00 MiB, 1 min 0 s");
+        assert_eq!(behind(None, Some("no".to_owned())), "not known: no");
+    }
 }

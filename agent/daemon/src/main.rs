@@ -113,6 +113,12 @@ enum Command {
         /// The vector's number here.
         number: u64,
     },
+    /// Says how far a vector's target is behind; the agent starts it.
+    #[command(hide = true)]
+    LagWorker {
+        /// The vector's number here.
+        number: u64,
+    },
     /// Takes back what a vector has marked; the agent starts it.
     #[command(hide = true)]
     ForgetWorker {
@@ -191,6 +197,9 @@ fn main() -> anyhow::Result<()> {
         }
         Some(Command::VerifyWorker { number }) => {
             said(vectors::worker::verify(&root, &OpenZfs, number, &mut std::io::stdout()))
+        }
+        Some(Command::LagWorker { number }) => {
+            said(vectors::worker::lag(&root, &OpenZfs, number, &mut std::io::stdout()))
         }
         Some(Command::ForgetWorker { number, here_only }) => {
             said(vectors::worker::forget(&root, &OpenZfs, number, here_only, &mut std::io::stdout()))

@@ -17,8 +17,9 @@ use uuid::Uuid;
 
 use crate::root::Root;
 use crate::vectors::VectorId;
+use crate::vectors::limit::Limits;
 use crate::vectors::peer::Rights;
-use crate::vectors::record::{Direction, Machine, MachineKind, Name, Peer, Tier, Vector};
+use crate::vectors::record::{Direction, Machine, MachineKind, Name, Peer, Priority, Tier, Vector};
 use crate::vectors::remote::Address;
 
 /// The database.
@@ -28,7 +29,8 @@ pub const STORE: &str = "/var/lib/siris/agent.db";
 const BUSY: Duration = Duration::from_secs(10);
 
 /// Each step brings the schema one version further.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
     CREATE TABLE machines (
         name TEXT PRIMARY KEY, kind TEXT NOT NULL, device TEXT, host TEXT NOT NULL, port INTEGER NOT NULL,
         host_key TEXT NOT NULL, prefix TEXT NOT NULL
@@ -42,7 +44,16 @@ const STEPS: &[&str] = &["
         direction TEXT NOT NULL, source TEXT NOT NULL, target TEXT NOT NULL, tier TEXT NOT NULL,
         paused INTEGER NOT NULL DEFAULT 0, proven TEXT NOT NULL DEFAULT ''
     ) STRICT;
-"];
+",
+    "
+    ALTER TABLE vectors ADD COLUMN priority INTEGER NOT NULL DEFAULT 3;
+    ALTER TABLE vectors ADD COLUMN limits TEXT NOT NULL DEFAULT '';
+    CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+",
+];
+
+/// How many vectors sync at once.
+const AT_ONCE: &str = "at-once";
 
 /// Why the records cannot be had or kept.
 #[derive(Debug, thiserror::Error)]
@@ -230,8 +241,8 @@ impl Store {
     /// # Errors
     /// When they cannot be read.
     pub fn vectors(&self) -> Result<Vec<Vector>, StoreError> {
-        let sql =
-            "SELECT number, machine, direction, source, target, tier, paused, proven FROM vectors ORDER BY number";
+        let sql = "SELECT number, machine, direction, source, target, tier, paused, proven, priority, limits \
+                   FROM vectors ORDER BY number";
         self.rows(sql, vector)
     }
 
@@ -262,6 +273,38 @@ impl Store {
         );
         added.map_err(|error| self.fault(error))?;
         Ok(self.connection.last_insert_rowid().unsigned_abs())
+    }
+
+    /// Sets who goes first, and how much of the link a vector may take.
+    ///
+    /// # Errors
+    /// When there is no such vector, or it cannot be written.
+    pub fn configure(&self, number: u64, priority: Priority, limits: &Limits) -> Result<(), StoreError> {
+        let sql = "UPDATE vectors SET priority = ?, limits = ? WHERE number = ?";
+        let done = self.connection.execute(sql, params![priority.as_u32(), limits.to_string(), id(number)]);
+        self.removed(done, || format!("vector {number}"))
+    }
+
+    /// How many vectors sync at once; `None` where nobody has said.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn at_once(&self) -> Result<Option<u32>, StoreError> {
+        let sql = "SELECT value FROM settings WHERE name = ?";
+        let value = self.connection.query_row(sql, [AT_ONCE], |row| row.get::<_, String>(0)).optional();
+        let value = value.map_err(|error| self.fault(error))?;
+        value.map(|value| value.parse().map_err(|_| StoreError::Row(AT_ONCE.to_owned()))).transpose()
+    }
+
+    /// Sets how many vectors sync at once.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_at_once(&self, count: u32) -> Result<(), StoreError> {
+        let sql =
+            "INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+        let done = self.connection.execute(sql, params![AT_ONCE, count.to_string()]);
+        done.map(drop).map_err(|error| self.fault(error))
     }
 
     /// Has a vector pause, or go on.
@@ -346,7 +389,10 @@ fn vector(row: &Row<'_>) -> rusqlite::Result<Option<Vector>> {
     let known = (text(row, 1)?, text::<Direction>(row, 2)?, text(row, 3)?, text(row, 4)?, text::<Tier>(row, 5)?);
     let (Some(machine), Some(direction), Some(source), Some(target), Some(tier)) = known else { return Ok(None) };
     let number = row.get::<_, i64>(0)?.unsigned_abs();
-    Ok(Some(Vector { number, machine, direction, source, target, tier, paused: row.get(6)?, proven: row.get(7)? }))
+    let priority = Priority::try_from(row.get::<_, i64>(8)?.unsigned_abs());
+    let (Ok(priority), Some(limits)) = (priority, text(row, 9)?) else { return Ok(None) };
+    let (paused, proven) = (row.get(6)?, row.get(7)?);
+    Ok(Some(Vector { number, machine, direction, source, target, tier, priority, limits, paused, proven }))
 }
 
 impl Vector {
@@ -386,6 +432,8 @@ mod tests {
             source: format!("a/{dataset}").parse().unwrap(),
             target: format!("b/{dataset}").parse().unwrap(),
             tier: Tier::Primary,
+            priority: Priority::default(),
+            limits: Limits::default(),
             paused: false,
             proven: String::new(),
         }
@@ -407,11 +455,33 @@ mod tests {
         store.add_peer(&peer).unwrap();
         let number = store.add_vector(&vector("cloud-1", "x")).unwrap();
         store.pause(number, true).unwrap();
+        let (priority, limits) = (Priority::try_from(1).unwrap(), "mon-fri/08:00-18:00=2MiB none".parse().unwrap());
+        store.configure(number, priority, &limits).unwrap();
+        assert_eq!(store.at_once().unwrap(), None);
+        store.set_at_once(2).unwrap();
+        store.set_at_once(7).unwrap();
         drop(store);
         let store = Store::read(&root).unwrap().unwrap();
         assert_eq!(store.machine("cloud-1").unwrap(), machine("cloud-1"));
         assert_eq!(store.peers().unwrap(), [peer]);
-        assert_eq!(store.vectors().unwrap(), [Vector { number, paused: true, ..vector("cloud-1", "x") }]);
+        let expected = Vector { number, paused: true, priority, limits, ..vector("cloud-1", "x") };
+        assert_eq!(store.vectors().unwrap(), [expected]);
+        assert_eq!(store.at_once().unwrap(), Some(7));
+    }
+
+    #[test]
+    fn records_of_the_version_before_are_brought_further() {
+        let (_dir, root) = root();
+        let old = Connection::open(root.path(STORE)).unwrap();
+        old.execute_batch(STEPS[0]).unwrap();
+        old.execute_batch(
+            "PRAGMA user_version = 1; INSERT INTO machines VALUES ('m', 'device', NULL, 'h', 22, 'k', 'p/x'); \
+             INSERT INTO vectors (machine, direction, source, target, tier) VALUES ('m', 'push', 'a/x', 'b/x', 'primary')",
+        )
+        .unwrap();
+        drop(old);
+        let vectors = Store::open(&root).unwrap().vectors().unwrap();
+        assert_eq!(vectors, [Vector { number: 1, ..vector("m", "x") }]);
     }
 
     #[test]

@@ -25,6 +25,15 @@ pub(super) fn flag(options: &Options, name: &str) -> Result<bool, Failure> {
         .map_err(|_| Failure::new(ErrorCode::OptionUnknown, format!("option \"{name}\" is a boolean")))
 }
 
+/// A number; `None` where it is not given.
+pub(super) fn number(options: &Options, name: &str) -> Result<Option<u32>, Failure> {
+    let Some(value) = options.get(name) else { return Ok(None) };
+    let number = u32::try_from(value.clone());
+    number.map(Some).map_err(|_| {
+        Failure::new(ErrorCode::OptionUnknown, format!("option \"{name}\" is a number of 32 bits, unsigned"))
+    })
+}
+
 /// A text; `None` where it is not given.
 pub(super) fn text(options: &Options, name: &str) -> Result<Option<String>, Failure> {
     let Some(value) = options.get(name) else { return Ok(None) };

@@ -148,6 +148,7 @@ impl Publisher {
             changes.changed.iter().filter(|(old, new)| old.newest != new.newest).map(|(_, new)| new.dataset.guid);
         let newer = changes.added.iter().copied().chain(newer).filter_map(|guid| self.agent.dataset(guid));
         self.vectors.wake(&newer.map(|found| found.dataset.name).collect::<Vec<_>>());
+        self.vectors.take_turns();
         let server = self.connection.object_server();
         for guid in changes.removed {
             server.remove::<DatasetObject, _>(dataset_path(guid.as_u64())).await?;

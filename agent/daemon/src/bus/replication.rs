@@ -6,17 +6,19 @@ use siris_api::{ConfigMap, Details, ErrorCode, REPLICATION_ACTION};
 use siris_zfs::DatasetName;
 use uuid::Uuid;
 use zbus::message::Header;
+use zbus::object_server::SignalEmitter;
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant};
 
 use crate::agent::Agent;
-use crate::bus::options::{Options, flag, only, text};
-use crate::bus::vectors::{Vectors, unusable};
+use crate::bus::options::{Options, flag, number, only, text};
+use crate::bus::vectors::{AT_ONCE_MAX, Vectors, unusable};
 use crate::bus::{Authority, Failure};
 use crate::datasets::asset_of;
 use crate::store::{Store, StoreError};
 use crate::vectors::keys::{self, KeyError};
+use crate::vectors::limit::Limits;
 use crate::vectors::peer::Rights;
-use crate::vectors::record::{Direction, Machine, MachineKind, Name, Peer, Tier, Vector};
+use crate::vectors::record::{Direction, Machine, MachineKind, Name, Peer, Priority, Tier, Vector};
 use crate::vectors::remote::Address;
 
 /// The port of SSH.
@@ -130,6 +132,29 @@ fn details<const N: usize>(pairs: [(&str, Variant<'_>); N]) -> ConfigMap {
 
 #[zbus::interface(name = "org.siris.Agent1.Replication", introspection_docs = false)]
 impl ReplicationObject {
+    #[zbus(property)]
+    fn at_once(&self) -> u32 {
+        self.vectors.at_once()
+    }
+
+    async fn configure(
+        &self,
+        options: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
+    ) -> Result<(), Failure> {
+        only(&options, &["at-once"])?;
+        let count = number(&options, "at-once")?.filter(|count| (1..=AT_ONCE_MAX).contains(count));
+        let count = count.ok_or_else(|| {
+            Failure::new(ErrorCode::VectorRefused, format!("at-once: 1 to {AT_ONCE_MAX} vectors sync at once"))
+        })?;
+        self.allowed(connection, &call).await?;
+        self.vectors.store(move |_, store| store.set_at_once(count).map_err(|error| unusable(&error))).await?;
+        self.vectors.set_at_once(count);
+        self.at_once_changed(&emitter).await.map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))
+    }
+
     #[zbus(out_args("key"))]
     async fn own_key(
         &self,
@@ -278,7 +303,9 @@ impl ReplicationObject {
                 Direction::Pull => (other, here),
             };
             let proven = String::new();
-            let mut vector = Vector { number: 0, machine, direction, source, target, tier, paused: false, proven };
+            let (priority, limits) = (Priority::default(), Limits::default());
+            let mut vector =
+                Vector { number: 0, machine, direction, source, target, tier, priority, limits, paused: false, proven };
             vector.number = store.add_vector(&vector).map_err(|error| match error {
                 StoreError::Exists(_) => Failure::new(ErrorCode::VectorRefused, error.to_string()),
                 other => record_failure(&other),

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,15 +19,18 @@ use zbus::object_server::SignalEmitter;
 use zbus::{Connection, Variant};
 
 use crate::agent::Agent;
-use crate::bus::options::{Options, flag, only};
+use crate::bus::options::{Options, flag, number, only, text};
 use crate::bus::transient::{Devices, Network, Unit, lines, manager};
 use crate::bus::{Authority, Failure};
 use crate::store::{Store, StoreError};
-use crate::vectors::record::{Direction, Vector};
+use crate::vectors::limit::{Limits, Moment, Rate};
+use crate::vectors::record::{Direction, Priority, Vector};
 use crate::vectors::worker::{self, Said};
 
-/// So many sync at once; the others wait for their turn.
-const AT_ONCE: usize = 4;
+/// So many sync at once where nobody has said otherwise; the others wait for their turn.
+const AT_ONCE: u32 = 4;
+/// More than these no box is asked for.
+pub(super) const AT_ONCE_MAX: u32 = 64;
 /// The worker that syncs.
 const SYNC: &str = "sync-worker";
 
@@ -37,6 +41,7 @@ pub struct Vectors {
     agent: Arc<Agent>,
     authority: Authority,
     all: Arc<Mutex<BTreeMap<u64, Running>>>,
+    at_once: Arc<AtomicU32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,14 +63,31 @@ struct Running {
     turn: u64,
     last_error: String,
     sent: u64,
+    rate: u64,
+    remaining: u64,
     base: String,
     synced_at: u64,
 }
 
 impl Running {
     fn new(vector: Vector) -> Self {
-        let (last_error, base) = (String::new(), String::new());
-        Running { vector, state: State::Idle, again: false, turn: 0, last_error, sent: 0, base, synced_at: 0 }
+        Running {
+            vector,
+            state: State::Idle,
+            again: false,
+            turn: 0,
+            last_error: String::new(),
+            sent: 0,
+            rate: 0,
+            remaining: 0,
+            base: String::new(),
+            synced_at: 0,
+        }
+    }
+
+    /// Waits, and may begin at this hour.
+    fn is_ready(&self, at: Moment) -> bool {
+        self.state == State::Waiting && self.vector.limits.at(at) != Rate::Stop
     }
 
     fn state(&self) -> &'static str {
@@ -86,7 +108,7 @@ pub(super) fn unusable(error: &StoreError) -> Failure {
 impl Vectors {
     /// No vectors yet; see [`Vectors::load`].
     pub fn new(connection: Connection, agent: Arc<Agent>, authority: Authority) -> Self {
-        Vectors { connection, agent, authority, all: Arc::default() }
+        Vectors { connection, agent, authority, all: Arc::default(), at_once: Arc::new(AtomicU32::new(AT_ONCE)) }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Running>> {
@@ -105,9 +127,17 @@ impl Vectors {
     /// When the bus refuses. Records that cannot be read are told in the journal: the agent serves on.
     pub async fn load(&self) -> zbus::Result<()> {
         let agent = self.agent.clone();
-        let read = move || Store::read(&agent.root)?.map_or_else(|| Ok(Vec::new()), |store| store.vectors());
+        let read = move || -> Result<_, StoreError> {
+            if Store::read(&agent.root)?.is_none() {
+                return Ok((Vec::new(), None));
+            }
+            // Opened to be written: records of the version before are brought to this one's form.
+            let store = Store::open(&agent.root)?;
+            Ok((store.vectors()?, store.at_once()?))
+        };
         match tokio::task::spawn_blocking(read).await {
-            Ok(Ok(vectors)) => {
+            Ok(Ok((vectors, at_once))) => {
+                at_once.into_iter().for_each(|count| self.set_at_once(count));
                 for vector in vectors {
                     self.add(vector).await?;
                 }
@@ -160,16 +190,28 @@ impl Vectors {
         self.take_turns();
     }
 
-    /// Starts those whose turn it is.
-    fn take_turns(&self) {
+    /// How many sync at once.
+    pub(super) fn at_once(&self) -> u32 {
+        self.at_once.load(Ordering::SeqCst)
+    }
+
+    /// Has so many sync at once from now on; those that do go on.
+    pub(super) fn set_at_once(&self, count: u32) {
+        self.at_once.store(count, Ordering::SeqCst);
+        self.take_turns();
+    }
+
+    /// Starts those whose turn it is: by priority, then in the order in which they began to wait. To be called again from
+    /// time to time: an hour ends in which one may not send.
+    pub fn take_turns(&self) {
+        let now = Moment::now();
         loop {
             let number = {
                 let mut all = self.lock();
                 let syncing = all.values().filter(|running| running.state == State::Syncing).count();
-                let waiting = all.values_mut().filter(|running| running.state == State::Waiting);
-                let Some(next) = waiting.min_by_key(|running| running.turn).filter(|_| syncing < AT_ONCE) else {
-                    return;
-                };
+                let waiting = all.values_mut().filter(|running| running.is_ready(now));
+                let next = waiting.min_by_key(|running| (running.vector.priority, running.turn));
+                let Some(next) = next.filter(|_| syncing < self.at_once() as usize) else { return };
                 (next.state, next.again, next.sent) = (State::Syncing, false, 0);
                 next.vector.number
             };
@@ -185,6 +227,7 @@ impl Vectors {
         let arguments = vec![SYNC, &number_text];
         let description = format!("Sync vector {number}");
         let mut ended = Err("worker-ended: the process that syncs ended without a word; see the journal".to_owned());
+        let mut held = false;
         match self
             .worker(number, &description, arguments, move |agent, out| {
                 worker::run(&agent.root, agent.zfs.sets(), number, out)
@@ -195,7 +238,10 @@ impl Vectors {
             Ok(mut worker) => {
                 while let Some(said) = worker.recv().await {
                     match said {
-                        Said::Sent { bytes } => self.note(number, |running| running.sent = bytes),
+                        Said::Sent { bytes, rate, remaining } => self.note(number, |running| {
+                            (running.sent, running.rate, running.remaining) = (bytes, rate, remaining);
+                        }),
+                        Said::Held => held = true,
                         Said::Again { text, wait } => {
                             eprintln!("vector {number}: {text}; tried again in {wait} s");
                             self.note(number, |running| running.last_error = format!("tried again: {text}"));
@@ -203,9 +249,9 @@ impl Vectors {
                         Said::Synced { base, bytes } => ended = Ok((base, bytes)),
                         Said::Failed { code, text } => ended = Err(format!("{code}: {text}")),
                         // Not this worker's words.
-                        Said::Forgotten | Said::Compared { .. } => {}
+                        Said::Forgotten | Said::Compared { .. } | Said::Lag { .. } => {}
                     }
-                    self.changed(number, &["Sent", "LastError"]).await;
+                    self.changed(number, &["Sent", "Rate", "Remaining", "LastError"]).await;
                 }
             }
         }
@@ -213,7 +259,12 @@ impl Vectors {
         self.note(number, |running| {
             again = running.again;
             running.again = false;
+            (running.rate, running.remaining) = (0, 0);
             match &ended {
+                // It goes on when its hour comes.
+                _ if held && !running.vector.paused => {
+                    (running.state, running.last_error) = (State::Waiting, String::new());
+                }
                 Ok((base, bytes)) => {
                     (running.state, running.sent, running.base) = (State::Idle, *bytes, base.clone());
                     (running.last_error, running.synced_at) = (String::new(), now());
@@ -223,10 +274,11 @@ impl Vectors {
                 Err(error) => (running.state, running.last_error) = (State::Failed, error.clone()),
             }
         });
-        if let Err(error) = &ended {
-            eprintln!("vector {number}: {error}");
+        match &ended {
+            Err(error) if !held => eprintln!("vector {number}: {error}"),
+            _ => {}
         }
-        self.changed(number, &["State", "Sent", "Base", "LastError", "SyncedAt"]).await;
+        self.changed(number, &["State", "Sent", "Rate", "Remaining", "Base", "LastError", "SyncedAt"]).await;
         if again {
             self.ask(number);
         }
@@ -272,6 +324,10 @@ impl Vectors {
             match name {
                 "State" => now.state().into(),
                 "Sent" => now.sent.into(),
+                "Rate" => now.rate.into(),
+                "Remaining" => now.remaining.into(),
+                "Priority" => now.vector.priority.as_u32().into(),
+                "Limits" => now.vector.limits.to_string().into(),
                 "Base" => now.base.as_str().into(),
                 "SyncedAt" => now.synced_at.into(),
                 "ProvenTo" => now.vector.proven.as_str().into(),
@@ -355,6 +411,35 @@ impl Vectors {
             Some(Said::Failed { code, text }) => Err(failed(format!("{code}: {text}"))),
             _ => Err(failed("worker-ended: the process ended without a word; see the journal".to_owned())),
         }
+    }
+
+    /// Asks how far its target is behind: recovery points, seconds, bytes.
+    async fn lag(&self, number: u64) -> Result<(u64, u64, u64), Failure> {
+        self.running(number)?;
+        let number_text = number.to_string();
+        let description = format!("Ask how far the target of vector {number} is behind");
+        let worker = self.worker(number, &description, vec!["lag-worker", &number_text], move |agent, out| {
+            worker::lag(&agent.root, agent.zfs.sets(), number, out)
+        });
+        let failed = |text: String| Failure::new(ErrorCode::VectorFailed, text);
+        let mut worker = worker.await.map_err(|error| failed(format!("worker-not-started: {error}")))?;
+        match worker.recv().await {
+            Some(Said::Lag { points, seconds, bytes }) => Ok((points, seconds, bytes)),
+            Some(Said::Failed { code, text }) => Err(failed(format!("{code}: {text}"))),
+            _ => Err(failed("worker-ended: the process ended without a word; see the journal".to_owned())),
+        }
+    }
+
+    /// Sets what is given, also of a sync under way.
+    async fn configure(&self, number: u64, priority: Option<Priority>, limits: Option<Limits>) -> Result<(), Failure> {
+        let before = self.running(number)?.vector;
+        let (priority, limits) = (priority.unwrap_or(before.priority), limits.unwrap_or(before.limits));
+        let kept = limits.clone();
+        self.store(move |_, store| store.configure(number, priority, &kept).map_err(|error| unusable(&error))).await?;
+        self.note(number, |running| (running.vector.priority, running.vector.limits) = (priority, limits));
+        self.changed(number, &["Priority", "Limits"]).await;
+        self.take_turns();
+        Ok(())
     }
 
     /// Takes back what it has marked.
@@ -453,6 +538,16 @@ impl VectorObject {
     }
 
     #[zbus(property)]
+    fn priority(&self) -> fdo::Result<u32> {
+        Ok(self.shown()?.vector.priority.as_u32())
+    }
+
+    #[zbus(property)]
+    fn limits(&self) -> fdo::Result<String> {
+        Ok(self.shown()?.vector.limits.to_string())
+    }
+
+    #[zbus(property)]
     fn state(&self) -> fdo::Result<String> {
         Ok(self.shown()?.state().to_owned())
     }
@@ -465,6 +560,16 @@ impl VectorObject {
     #[zbus(property)]
     fn sent(&self) -> fdo::Result<u64> {
         Ok(self.shown()?.sent)
+    }
+
+    #[zbus(property)]
+    fn rate(&self) -> fdo::Result<u64> {
+        Ok(self.shown()?.rate)
+    }
+
+    #[zbus(property)]
+    fn remaining(&self) -> fdo::Result<u64> {
+        Ok(self.shown()?.remaining)
     }
 
     #[zbus(property)]
@@ -507,6 +612,27 @@ impl VectorObject {
         only(&options, &[])?;
         self.allowed(connection, &call).await?;
         self.vectors.verify(self.number).await
+    }
+
+    #[zbus(out_args("points", "seconds", "bytes"))]
+    async fn lag(&self) -> Result<(u64, u64, u64), Failure> {
+        self.vectors.lag(self.number).await
+    }
+
+    async fn configure(
+        &self,
+        options: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(), Failure> {
+        only(&options, &["priority", "limits"])?;
+        let refused = |text: String| Failure::new(ErrorCode::VectorRefused, text);
+        let priority = number(&options, "priority")?.map(|number| Priority::try_from(u64::from(number))).transpose();
+        let priority = priority.map_err(|error| refused(error.to_string()))?;
+        let limits = text(&options, "limits")?.map(|text| text.parse::<Limits>()).transpose();
+        let limits = limits.map_err(|error| refused(error.to_string()))?;
+        self.allowed(connection, &call).await?;
+        self.vectors.configure(self.number, priority, limits).await
     }
 
     async fn pause(

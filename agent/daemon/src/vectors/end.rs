@@ -112,6 +112,12 @@ pub trait End: Send + Sync + Debug {
     /// As [`Datasets::send`].
     fn send(&self, dataset: &DatasetName, stream: &Stream) -> Result<Box<dyn Sending>, EndError>;
 
+    /// How many bytes a stream of the dataset has, as the source estimates it.
+    ///
+    /// # Errors
+    /// As [`Datasets::send_size`].
+    fn size(&self, dataset: &DatasetName, stream: &Stream) -> Result<u64, EndError>;
+
     /// Receives a stream.
     ///
     /// # Errors
@@ -214,6 +220,10 @@ impl End for Local<'_> {
 
     fn send(&self, _dataset: &DatasetName, stream: &Stream) -> Result<Box<dyn Sending>, EndError> {
         Ok(self.0.send(stream)?)
+    }
+
+    fn size(&self, _dataset: &DatasetName, stream: &Stream) -> Result<u64, EndError> {
+        Ok(self.0.send_size(stream)?)
     }
 
     fn receive(&self, dataset: &DatasetName, stream: &mut dyn Read) -> Result<(), EndError> {

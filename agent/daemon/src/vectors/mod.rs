@@ -12,7 +12,10 @@
 pub mod digest;
 pub mod end;
 pub mod keys;
+pub mod lag;
+pub mod limit;
 pub mod needs;
+mod pace;
 pub mod peer;
 pub mod plan;
 pub mod prove;

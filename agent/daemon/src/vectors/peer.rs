@@ -116,6 +116,11 @@ impl Session<'_> {
                 end.keep(&self.below(&dataset)?, &self.vector(&vector)?, siris_zfs::Guid::new(guid))?;
             }
             Request::Forget { dataset, vector } => end.forget(&self.below(&dataset)?, &self.vector(&vector)?)?,
+            Request::Size { dataset, stream } => {
+                let stream = stream.try_into()?;
+                self.may_be_sent(&dataset, &stream)?;
+                return Ok(Answer::Size(self.zfs.send_size(&stream)?));
+            }
             Request::Receive { dataset } => {
                 self.may(self.rights.may_receive, "have streams received")?;
                 end.receive(&self.below(&dataset)?, input)?;
@@ -133,19 +138,24 @@ impl Session<'_> {
         Ok(Answer::Done)
     }
 
-    fn send(&self, dataset: &str, stream: &Stream, output: &mut dyn Write) -> Result<(), EndError> {
+    fn may_be_sent(&self, dataset: &str, stream: &Stream) -> Result<(), EndError> {
         self.may(self.rights.may_send, "have streams sent")?;
         let dataset = self.below(dataset)?;
         match stream {
             // A token names a snapshot of its own.
-            Stream::Rest { token } => self.is_of(&dataset, token)?,
+            Stream::Rest { token } => self.is_of(&dataset, token),
             Stream::Snapshot { snapshot, base, .. } => {
                 self.below(snapshot.dataset.as_str())?;
                 if let Base::Snapshot(base) = base {
                     self.below(base.dataset.as_str())?;
                 }
+                Ok(())
             }
         }
+    }
+
+    fn send(&self, dataset: &str, stream: &Stream, output: &mut dyn Write) -> Result<(), EndError> {
+        self.may_be_sent(dataset, stream)?;
         let mut sending = self.zfs.send(stream)?;
         let mut buffered = BufReader::with_capacity(BUFFER, &mut sending);
         let copied = std::io::copy(&mut buffered, output).and_then(|_| output.flush());

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use siris_zfs::DatasetName;
 use uuid::Uuid;
 
+use super::limit::Limits;
 use super::peer::Rights;
 use super::remote::Address;
 
@@ -109,6 +110,38 @@ words! {
     }
 }
 
+/// A number that is no priority.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is not a priority: 1 (first) to 5 (last)")]
+pub struct PriorityError(u64);
+
+/// Who goes first where several wait: 1 before 5. Printed as the number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Priority(u8);
+
+impl Default for Priority {
+    /// The one in the middle.
+    fn default() -> Self {
+        Priority(3)
+    }
+}
+
+impl Priority {
+    /// The number.
+    pub fn as_u32(self) -> u32 {
+        self.0.into()
+    }
+}
+
+impl TryFrom<u64> for Priority {
+    type Error = PriorityError;
+
+    fn try_from(number: u64) -> Result<Self, Self::Error> {
+        let fits = u8::try_from(number).ok().filter(|number| (1..=5).contains(number));
+        fits.map(Priority).ok_or(PriorityError(number))
+    }
+}
+
 /// A machine that this one dials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
@@ -150,6 +183,10 @@ pub struct Vector {
     pub target: DatasetName,
     /// What the replica is for.
     pub tier: Tier,
+    /// Who goes first where several wait.
+    pub priority: Priority,
+    /// How much of the link it may take, and when.
+    pub limits: Limits,
     /// It waits until somebody has it go on.
     pub paused: bool,
     /// The newest snapshot of which both ends were read and found the same; empty where none was.

@@ -169,6 +169,14 @@ impl End for Remote {
         Ok(Box::new(Coming { output, running, _log: log }))
     }
 
+    fn size(&self, dataset: &DatasetName, stream: &Stream) -> Result<u64, EndError> {
+        let request = Request::Size { dataset: dataset.to_string(), stream: stream.into() };
+        match self.ask(&request, &mut io::empty())? {
+            Answer::Size(bytes) => Ok(bytes),
+            _ => Err(EndError::Answer(serde::de::Error::custom("no size"))),
+        }
+    }
+
     fn receive(&self, dataset: &DatasetName, stream: &mut dyn Read) -> Result<(), EndError> {
         self.ask(&Request::Receive { dataset: dataset.to_string() }, stream).map(drop)
     }

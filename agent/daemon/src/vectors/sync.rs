@@ -64,15 +64,15 @@ pub struct Pair {
 
 /// What a sync tells on its way, and is told.
 pub trait Watch {
-    /// A stream begins.
-    fn begins(&mut self, stream: &Stream);
+    /// A stream begins; how many bytes it has is an estimate, and not always known.
+    fn begins(&mut self, bytes: Option<u64>);
     /// So many bytes of it are on their way now. `false` stops it.
     fn passes(&mut self, bytes: u64) -> bool;
 }
 
 /// Nobody watches.
 impl Watch for () {
-    fn begins(&mut self, _stream: &Stream) {}
+    fn begins(&mut self, _bytes: Option<u64>) {}
 
     fn passes(&mut self, _bytes: u64) -> bool {
         true
@@ -140,8 +140,9 @@ fn transfer(
     watch: &mut dyn Watch,
 ) -> Result<(), SyncError> {
     source.pin(&pair.source, &pair.id, to).map_err(SyncError::Source)?;
+    // Only to be told: a sync does not fail of it.
+    watch.begins(source.size(&pair.source, stream).ok());
     let sending = source.send(&pair.source, stream).map_err(SyncError::Source)?;
-    watch.begins(stream);
     let mut watched = Watched { sending, watch, stopped: false };
     let received = target.receive(&pair.target, &mut watched);
     let Watched { sending, stopped, .. } = watched;

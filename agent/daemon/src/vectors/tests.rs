@@ -10,6 +10,7 @@ use siris_zfs::{
 };
 
 use super::end::{End, EndError, Local};
+use super::lag::{self, Lag};
 use super::needs::Side;
 use super::peer::{Rights, Session};
 use super::plan::{Obstacle, Step, plan};
@@ -505,6 +506,24 @@ fn a_sync_is_the_same_through_the_wire_whoever_dials() {
 }
 
 #[test]
+fn how_far_a_target_is_behind() {
+    let mut world = World::new();
+    let lag = |world: &World| lag::of(&world.vectors[0].0, &Local(&world.machines[A])).unwrap();
+    assert_eq!(lag(&world), Lag::default(), "nothing was taken yet");
+    world.point();
+    assert_eq!(lag(&world).points, 1);
+    world.sync(0).unwrap();
+    assert_eq!(lag(&world), Lag::default());
+    world.machines[A].write(&name("a/x"), "f", Some(&[7; 5000])).unwrap();
+    world.point();
+    world.point();
+    let behind = lag(&world);
+    assert!(behind.points == 2 && behind.bytes >= 5000 && behind.seconds > 1_000_000_000, "{behind:?}");
+    world.sync(0).unwrap();
+    assert_eq!(lag(&world), Lag::default());
+}
+
+#[test]
 fn a_key_does_what_it_is_for_and_nothing_else() {
     let world = synced();
     let zfs = &world.machines[A];
@@ -532,6 +551,8 @@ fn a_key_does_what_it_is_for_and_nothing_else() {
     for stream in [full("a/x@1001"), Stream::Rest { token }] {
         let sent = wired.send(&name("a/other/y"), &stream);
         assert_eq!(code(sent.unwrap_err()), "peer-outside-prefix", "{stream:?}");
+        let size = wired.size(&name("a/other/y"), &stream);
+        assert_eq!(code(size.unwrap_err()), "peer-outside-prefix", "{stream:?}");
     }
     let from_elsewhere = Stream::Snapshot {
         snapshot: "a/other/y@1".parse().unwrap(),
@@ -541,6 +562,7 @@ fn a_key_does_what_it_is_for_and_nothing_else() {
     };
     assert_eq!(code(wired.send(&name("a/other/y"), &from_elsewhere).unwrap_err()), "peer-outside-prefix");
     wired.send(&name("a/other/y"), &full("a/other/y@1")).unwrap();
+    wired.size(&name("a/other/y"), &full("a/other/y@1")).unwrap();
 
     // One kind of key does not do the other's work.
     assert_eq!(code(wired.receive(&name("a/other/z"), &mut &b""[..]).unwrap_err()), "peer-not-allowed");

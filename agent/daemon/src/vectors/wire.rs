@@ -29,6 +29,7 @@ pub(super) enum Request {
     Keep(Mark),
     Forget { dataset: String, vector: String },
     Send { dataset: String, stream: StreamText },
+    Size { dataset: String, stream: StreamText },
     Receive { dataset: String },
     Abort { dataset: String },
     Digest { dataset: String, guid: u64 },
@@ -69,6 +70,8 @@ pub(super) enum BaseText {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) enum Answer {
     Done,
+    /// Bytes.
+    Size(u64),
     View(Option<ViewText>),
     /// Paths in hexadecimal digits (a path may be any bytes), and their digests.
     Digests(Vec<(String, String)>),

@@ -7,10 +7,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use siris_zfs::{Datasets, Refusal, Snapshot, Stream};
+use siris_zfs::{Datasets, Refusal, Snapshot};
 
 use super::end::{End, EndError, Local};
 use super::keys;
+use super::lag::{self, Lag};
+use super::limit::Limits;
+use super::pace::{Pace, Speed};
 use super::prove::{Proof, prove};
 use super::record::{Direction, MachineKind, Vector};
 use super::remote::Remote;
@@ -26,6 +29,21 @@ pub enum Said {
     /// So many bytes of streams have left since it began.
     Sent {
         /// Bytes.
+        bytes: u64,
+        /// Bytes a second, of late.
+        rate: u64,
+        /// Bytes that the stream under way still has, by the source's estimate; 0 where that is not known.
+        remaining: u64,
+    },
+    /// The vector's limit lets nothing pass at this hour. What was sent stays sent.
+    Held,
+    /// How far the target is behind.
+    Lag {
+        /// Recovery points that it lacks.
+        points: u64,
+        /// Seconds since the oldest of them was taken; 0 where none is, or its name does not say when it was.
+        seconds: u64,
+        /// Bytes to be sent, by the source's estimate.
         bytes: u64,
     },
     /// The link broke, and is tried again.
@@ -87,23 +105,23 @@ const TOLD: Duration = Duration::from_secs(1);
 
 /// Syncs the vector, and says how it goes. Says whether it went well.
 pub fn run(root: &Root, zfs: &dyn Datasets, number: u64, out: &mut dyn Write) -> bool {
-    let mut teller = Teller { out, bytes: 0, told: Instant::now() };
+    let mut teller = Teller::new(out, || limits(root, number));
     let ended = begin(root, number);
     let said = match ended {
         Err(error) => Said::Failed { code: "sync-not-begun".to_owned(), text: crate::chain(&error) },
         Ok(begun) => match begun.patiently(root, zfs, &mut teller) {
             Ok(base) => Said::Synced { base: base.label.to_string(), bytes: teller.bytes },
+            Err(SyncError::Stopped) if teller.held => Said::Held,
             Err(error) => Said::Failed { code: error.code().to_owned(), text: crate::chain(&error) },
         },
     };
-    teller.say(&said);
-    matches!(said, Said::Synced { .. })
+    say(teller.out, &said);
+    matches!(said, Said::Synced { .. } | Said::Held)
 }
 
 /// Takes back what the vector has marked, here and, unless that is left as it is, on the other machine. Says whether it
 /// went well.
 pub fn forget(root: &Root, zfs: &dyn Datasets, number: u64, here_only: bool, out: &mut dyn Write) -> bool {
-    let mut teller = Teller { out, bytes: 0, told: Instant::now() };
     let said = match begin(root, number) {
         Err(error) => Said::Failed { code: "sync-not-begun".to_owned(), text: crate::chain(&error) },
         Ok(begun) => match begun.forget(root, zfs, here_only) {
@@ -111,13 +129,33 @@ pub fn forget(root: &Root, zfs: &dyn Datasets, number: u64, here_only: bool, out
             Err(error) => Said::Failed { code: error.code().to_owned(), text: crate::chain(&error) },
         },
     };
-    teller.say(&said);
+    say(out, &said);
     said == Said::Forgotten
+}
+
+/// Asks how far the target is behind, as the source has it. Says whether it could.
+pub fn lag(root: &Root, zfs: &dyn Datasets, number: u64, out: &mut dyn Write) -> bool {
+    let failed = |code: &str, text| Said::Failed { code: code.to_owned(), text };
+    let said = match begin(root, number) {
+        Err(error) => failed("sync-not-begun", crate::chain(&error)),
+        Ok(begun) => match begun.lag(root, zfs) {
+            Ok(Lag { points, seconds, bytes }) => Said::Lag { points, seconds, bytes },
+            Err(error) => failed(error.code(), crate::chain(&error)),
+        },
+    };
+    say(out, &said);
+    matches!(said, Said::Lag { .. })
+}
+
+/// The vector's limits as they are on record now. Where they cannot be read, nothing is limited: a backup that is not
+/// there is worse than a slow link.
+fn limits(root: &Root, number: u64) -> Limits {
+    let vector = Store::read(root).ok().flatten().and_then(|store| store.vector(number).ok());
+    vector.map(|vector| vector.limits).unwrap_or_default()
 }
 
 /// Compares what both ends have in the newest snapshot that they share. Says whether they are the same.
 pub fn verify(root: &Root, zfs: &dyn Datasets, number: u64, out: &mut dyn Write) -> bool {
-    let mut teller = Teller { out, bytes: 0, told: Instant::now() };
     let said = match begin(root, number) {
         Err(error) => Said::Failed { code: "sync-not-begun".to_owned(), text: crate::chain(&error) },
         Ok(begun) => match begun.with_ends(root, zfs, |source, target| prove(&begun.pair, source, target)) {
@@ -130,7 +168,7 @@ pub fn verify(root: &Root, zfs: &dyn Datasets, number: u64, out: &mut dyn Write)
             },
         },
     };
-    teller.say(&said);
+    say(out, &said);
     matches!(said, Said::Compared { differing, .. } if differing.is_empty())
 }
 
@@ -169,7 +207,7 @@ impl Begun {
             if !passes(&error) || tries > TRIES {
                 return Err(error);
             }
-            teller.say(&Said::Again { text: crate::chain(&error), wait: pause.as_secs() });
+            say(teller.out, &Said::Again { text: crate::chain(&error), wait: pause.as_secs() });
             thread::sleep(pause);
             pause = (pause * 2).min(PAUSE_MAX);
         }
@@ -190,6 +228,13 @@ impl Begun {
         match self.vector.direction {
             Direction::Push => work(&here, &far),
             Direction::Pull => work(&far, &here),
+        }
+    }
+
+    fn lag(&self, root: &Root, zfs: &dyn Datasets) -> Result<Lag, SyncError> {
+        match self.vector.direction {
+            Direction::Push => lag::of(&self.pair, &Local(zfs)),
+            Direction::Pull => lag::of(&self.pair, &self.far(root).map_err(SyncError::Source)?),
         }
     }
 
@@ -220,29 +265,50 @@ fn passes(error: &SyncError) -> bool {
     }
 }
 
+/// Says it; whether somebody listens.
+fn say(out: &mut dyn Write, said: &Said) -> bool {
+    let line = serde_json::to_string(said).unwrap_or_default();
+    writeln!(out, "{line}").and_then(|()| out.flush()).is_ok()
+}
+
+/// Tells how a sync goes, and keeps it to its limit.
 struct Teller<'a> {
     out: &'a mut dyn Write,
     bytes: u64,
+    /// Of the stream under way; what has left of it goes off.
+    remaining: u64,
     told: Instant,
+    pace: Pace<'a>,
+    speed: Speed,
+    /// The limit lets nothing pass.
+    held: bool,
 }
 
-impl Teller<'_> {
-    fn say(&mut self, said: &Said) -> bool {
-        let line = serde_json::to_string(said).unwrap_or_default();
-        writeln!(self.out, "{line}").and_then(|()| self.out.flush()).is_ok()
+impl<'a> Teller<'a> {
+    fn new(out: &'a mut dyn Write, limits: impl FnMut() -> Limits + 'a) -> Self {
+        let (pace, speed) = (Pace::new(limits), Speed::new());
+        Teller { out, bytes: 0, remaining: 0, told: Instant::now(), pace, speed, held: false }
     }
 }
 
 impl Watch for Teller<'_> {
-    fn begins(&mut self, _stream: &Stream) {}
+    fn begins(&mut self, bytes: Option<u64>) {
+        self.remaining = bytes.unwrap_or(0);
+    }
 
     fn passes(&mut self, bytes: u64) -> bool {
+        if !self.pace.passes(bytes) {
+            self.held = true;
+            return false;
+        }
         self.bytes += bytes;
+        self.remaining = self.remaining.saturating_sub(bytes);
+        self.speed.add(bytes);
         if self.told.elapsed() < TOLD {
             return true;
         }
         self.told = Instant::now();
         // Nobody listens any more: an agent that was started anew starts its syncs anew too.
-        self.say(&Said::Sent { bytes: self.bytes })
+        say(self.out, &Said::Sent { bytes: self.bytes, rate: self.speed.take(), remaining: self.remaining })
     }
 }

@@ -1,9 +1,10 @@
-//! Syncs that break off: cut links, machines that go away, and processes that die, while a dataset is sent.
+//! Syncs that break off: cut links, machines that go away, processes that die, and limits, while a dataset is sent.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::super::must_contain;
 use super::{ASSET, GROUP, SYNC, Two, marks, mounted, source, target};
 use crate::case::Case;
 use crate::lab::Bench;
@@ -14,6 +15,7 @@ pub fn cases() -> Vec<Case> {
     vec![
         Case::full(GROUP, "a link that is cut twenty times during one send costs at most 8 MiB each time", cut),
         Case::full(GROUP, "a target and a source that lose power during a send go on by themselves", rebooted),
+        Case::full(GROUP, "a limit is kept to, and changed while a dataset is sent", limited),
         Case::full(GROUP, "whatever dies at whatever stage of a sync, a rerun completes and leaves nothing", killed),
     ]
 }
@@ -82,6 +84,49 @@ fn cut(bench: &Bench<'_>) -> Result<()> {
     ensure!(cuts == CUTS, "the link was cut {cuts} times only, of {size} bytes {sent} were sent");
     ensure!(again <= CUTS * AGAIN_MAX, "{again} bytes were sent again for {CUTS} cuts");
     must_be_settled(&two, &point)
+}
+
+fn limited(bench: &Bench<'_>) -> Result<()> {
+    let two = Two::new(bench)?;
+    let office = &two.office;
+    office
+        .guest
+        .ok(&format!("sirisctl vector add {ASSET} vault && sirisctl vector set 1 --limit 2MiB --priority 1"))?;
+    let refused = office.guest.refused("sirisctl vector set 1 --limit fast")?;
+    must_contain(&refused, "is no limit", "a limit that is none")?;
+    let point = write(office, "big.img", 48)?;
+    let sent = |what: &str| -> Result<u64> {
+        office.guest.ok(&format!("{VECTOR}v sent"))?.parse().with_context(|| format!("what is sent {what}"))
+    };
+    office.guest.eventually(SYNC, &format!("{VECTOR}[ \"$(v sent)\" -ge $((4 << 20)) ]"))?;
+    let shown = office.guest.ok("sirisctl vector show 1")?;
+    for said in ["priority    1", "limit       2MiB", "state       syncing", "behind      1 point", "MiB/s", " left: "]
+    {
+        must_contain(&shown, said, "a sync under way")?;
+    }
+    // Ten seconds by the box's own clock, and what is told is a second or two old.
+    let (before, took) =
+        (sent("at first")?, "a=$(cut -d. -f1 /proc/uptime); sleep 10; echo $(($(cut -d. -f1 /proc/uptime) - a))");
+    let seconds: u64 = office.guest.ok(took)?.parse()?;
+    let passed = sent("ten seconds later")? - before;
+    println!("       with a limit of 2 MiB a second: {passed} bytes in {seconds} s");
+    ensure!(passed <= (seconds + 3) * (2 << 20), "{passed} bytes passed in {seconds} s");
+    ensure!(passed >= (seconds - 3) * (1 << 20), "{passed} bytes only passed in {seconds} s");
+
+    // Nothing at this hour: it waits, and what was sent stays.
+    office.guest.ok("sirisctl vector set 1 --limit stop")?;
+    office.guest.eventually(SYNC, &format!("{VECTOR}[ \"$(v state)\" = waiting ]"))?;
+    let token = two.vault.guest.ok(&format!("zfs get -Ho value receive_resume_token {}", target()))?;
+    ensure!(token.len() > 20, "of a stream that is held back nothing stays: {token}");
+    must_contain(&office.guest.ok("sirisctl vector show 1")?, "behind      1 point", "a vector that is held back")?;
+    two.vault.guest.refused(&format!("zfs list {}@{point}", target()))?;
+
+    office.guest.ok("sirisctl vector set 1 --limit none")?;
+    must_be_settled(&two, &point)?;
+    must_contain(&office.guest.ok("sirisctl vector show 1")?, "behind      not at all", "a vector that is done")?;
+    office.guest.ok("sirisctl vector at-once 2 && [ $(sirisctl vector at-once) = 2 ]")?;
+    let denied = office.guest.refused("runuser -u nobody -- sirisctl vector set 1 --priority 5 </dev/null")?;
+    must_contain(&denied, "not-authorized", "a change by a stranger")
 }
 
 /// Waits until a good part of what is sent has left.

@@ -238,6 +238,10 @@ impl End for Far<'_> {
         self.0.send(dataset, stream)
     }
 
+    fn size(&self, dataset: &DatasetName, stream: &Stream) -> Result<u64, EndError> {
+        self.0.size(dataset, stream)
+    }
+
     fn receive(&self, dataset: &DatasetName, stream: &mut dyn Read) -> Result<(), EndError> {
         let mut some = Vec::new();
         let whole = stream.take(self.1).read_to_end(&mut some).is_ok() && (some.len() as u64) < self.1;
@@ -301,6 +305,14 @@ impl End for Wired<'_> {
         }
         match serde_json::from_slice(&errors).unwrap() {
             Answer::Failed(Fault { code, text }) => Err(EndError::Peer { code, text }),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn size(&self, dataset: &DatasetName, stream: &Stream) -> Result<u64, EndError> {
+        let request = Request::Size { dataset: dataset.to_string(), stream: stream.into() };
+        match self.ask(&request, &mut io::empty())? {
+            Answer::Size(bytes) => Ok(bytes),
             other => panic!("{other:?}"),
         }
     }
