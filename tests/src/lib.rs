@@ -26,6 +26,7 @@ pub mod slots;
 pub mod snapshot;
 pub mod sources;
 pub mod suites;
+pub mod two;
 pub mod vm;
 pub mod web;
 pub mod writelog;

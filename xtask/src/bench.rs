@@ -6,6 +6,7 @@
 mod ibu;
 mod install;
 mod mkosi;
+mod replicate;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,8 @@ enum What {
     Install,
     /// Upgrading: bundles as they are released, beside RAUC and xdelta3
     Ibu,
+    /// Replicating between two boxes of what `cargo xtask image siris` made last; beside the tools alone, and syncoid
+    Replicate,
 }
 
 /// One line of the table.
@@ -76,6 +79,9 @@ pub fn run(args: BenchArgs) -> Result<()> {
     if args.what.contains(&What::Ibu) {
         let pairs = if args.pair.is_empty() { ibu::Pair::value_variants() } else { &args.pair };
         rows.extend(ibu::measure(&checkout, pairs, args.only)?);
+    }
+    if args.what.contains(&What::Replicate) {
+        rows.extend(replicate::measure(&checkout, &lab(&checkout, false)?)?);
     }
     println!("\n| what | ours | limit or peer |\n|---|---|---|");
     rows.iter().for_each(|row| println!("| {} | {} | {} |", row.what, row.ours, row.beside));

@@ -115,7 +115,7 @@ pub trait Dataset {
     #[zbus(property)]
     fn newest_snapshot(&self) -> zbus::Result<String>;
 
-    /// Snapshots made after the transaction group `after` (0: from the first on), oldest first, at most `limit`.
+    /// Snapshots made after the transaction group `after` (0: from the first on), oldest first: `limit` of them, and those of the last one's group.
     fn list_snapshots(&self, after: u64, limit: u32, options: Options<'_>) -> zbus::Result<Vec<SnapshotRow>>;
     /// Takes a recovery point of it and all that lies in it; returns its name.
     #[zbus(allow_interactive_auth)]

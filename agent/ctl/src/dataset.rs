@@ -143,7 +143,7 @@ async fn points(dataset: &DatasetProxy<'_>) -> Result<Vec<PointView>, Failure> {
     let (mut all, mut after) = (Vec::new(), 0);
     loop {
         let page = dataset.list_snapshots(after, PAGE, HashMap::new()).await?;
-        let full = page.len() == PAGE as usize;
+        let full = page.len() >= PAGE as usize;
         after = page.last().map_or(after, |last| last.createtxg);
         all.extend(page.into_iter().map(view));
         if !full {

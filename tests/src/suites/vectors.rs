@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{NEW_POOL, must_contain, standard};
+use super::{must_contain, standard};
 use crate::case::Case;
 use crate::lab::Bench;
+use crate::two::{ASSET, OTHER, Two, source, target};
 use crate::vm::Vm;
 
 const GROUP: &str = "vectors";
-const ASSET: &str = "0b2c7f3e-8a44-4f0e-9c57-1f1f2b1a6d55";
-/// The port of a box's own loopback that leads to the other one's SSH.
-const OTHER: u16 = 2222;
+/// The disks of their pools.
+const DISKS: &str = "/dev/disk/by-id/virtio-data0 /dev/disk/by-id/virtio-data1";
 /// A sync of some megabytes, between emulated machines.
 const SYNC: Duration = Duration::from_secs(180);
 
@@ -29,75 +29,14 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// Two boxes, `office` with the pool `tank` and a dataset of an asset, `vault` with the pool `vault`; office knows vault as
-/// a machine that it may send to.
-struct Two<'a> {
-    office: Vm<'a>,
-    vault: Vm<'a>,
-}
-
-/// The dataset on each.
-fn source() -> String {
-    format!("tank/home/agents/{ASSET}")
-}
-
-fn target() -> String {
-    format!("vault/home/agents/{ASSET}")
-}
-
-impl<'a> Two<'a> {
-    fn new(bench: &Bench<'a>) -> Result<Self> {
-        let (office, vault) = (standard(bench)?, standard(bench)?);
-        // Both come from one snapshot: one of them becomes another box.
-        vault.guest.ok(
-            "cat /proc/sys/kernel/random/uuid > /var/lib/siris/device-id && rm /var/lib/ssh/ssh_host_ed25519_key* && \
-             /usr/libexec/siris/siris-agent ssh-host-keys && systemctl restart siris-agent && \
-             systemctl reload ssh",
-        )?;
-        let disk = "/dev/disk/by-id/virtio-data";
-        office.guest.ok(&format!("{NEW_POOL}new_pool tank {disk}0 {disk}1 && zfs create -p {}", source()))?;
-        vault.guest.ok(&format!(
-            "{NEW_POOL}new_pool vault {disk}0 {disk}1 && zfs create -p vault/home/agents && \
-             zfs set checksum=off vault/home/agents"
-        ))?;
-        office.guest.forward(OTHER, vault.guest.port())?;
-        let two = Two { office, vault };
-        two.introduce()?;
-        Ok(two)
-    }
-
-    /// As an operator does it who reaches both.
-    fn introduce(&self) -> Result<()> {
-        let key = self.office.guest.ok("sirisctl machine key vault")?;
-        let device = self.office.guest.ok("cat /var/lib/siris/device-id")?;
-        let allow = format!("sirisctl machine allow office --device {device} --key '{key}' --prefix vault/home/agents");
-        let allowed = self.vault.guest.ok(&format!("{allow} --receive"))?;
-        self.office
-            .guest
-            .ok(&format!("sirisctl machine add vault 127.0.0.1:{OTHER} --prefix vault/home/agents {allowed}"))?;
-        Ok(())
-    }
-
-    /// Brings the pools back after their machines lost power: no box expects them.
-    fn import(&self) -> Result<()> {
-        self.office.guest.forward(OTHER, self.vault.guest.port())?;
-        for (vm, pool) in [(&self.office, "tank"), (&self.vault, "vault")] {
-            vm.guest.ok(&format!(
-                "zpool list -Ho name {pool} 2>/dev/null || zpool import -f -R /srv/pools/{pool} -o cachefile=none {pool}"
-            ))?;
-        }
-        Ok(())
-    }
-
-    /// The guids of both, oldest first.
-    fn must_be_equal(&self) -> Result<()> {
-        let list = |dataset: &str| format!("zfs list -Hpd1 -t snapshot -s createtxg -o guid {dataset}");
-        let (ours, theirs) = (self.office.guest.ok(&list(&source()))?, self.vault.guest.ok(&list(&target()))?);
-        ensure!(ours == theirs, "the snapshots differ: {ours} and {theirs}");
-        let (ours, theirs) = (digest(&self.office, &source())?, digest(&self.vault, &target())?);
-        ensure!(ours == theirs, "the contents differ: {ours} and {theirs}");
-        Ok(())
-    }
+/// Whether both have the same snapshots, by guid, and the same in the newest.
+fn must_be_equal(two: &Two<'_>) -> Result<()> {
+    let list = |dataset: &str| format!("zfs list -Hpd1 -t snapshot -s createtxg -o guid {dataset}");
+    let (ours, theirs) = (two.office.guest.ok(&list(&source()))?, two.vault.guest.ok(&list(&target()))?);
+    ensure!(ours == theirs, "the snapshots differ: {ours} and {theirs}");
+    let (ours, theirs) = (digest(&two.office, &source())?, digest(&two.vault, &target())?);
+    ensure!(ours == theirs, "the contents differ: {ours} and {theirs}");
+    Ok(())
 }
 
 /// Where the source is mounted, for the shell.
@@ -123,8 +62,10 @@ fn marks(vm: &Vm<'_>, dataset: &str) -> Result<String> {
 }
 
 fn replicated(bench: &Bench<'_>) -> Result<()> {
-    let two = Two::new(bench)?;
+    let two = Two::new(standard(bench)?, standard(bench)?, DISKS)?;
     let (office, vault) = (&two.office, &two.vault);
+    // So that a byte that is turned on its disk is found by nobody but who compares.
+    vault.guest.ok("zfs set checksum=off vault/home/agents")?;
     let write = |count: u32| {
         format!("dd if=/dev/urandom of={}/sdb.img bs=1M count={count} conv=notrunc status=none", mounted())
     };
@@ -134,13 +75,13 @@ fn replicated(bench: &Bench<'_>) -> Result<()> {
     let said = office.guest.run_for(SYNC, "sirisctl vector sync 1", b"")?;
     ensure!(said.status == Some(0), "the first sync: {said}");
     must_contain(&said.text, &first, "what was synced")?;
-    two.must_be_equal()?;
+    must_be_equal(&two)?;
 
     // Each new point goes by itself.
     office.guest.ok(&write(3))?;
     let second = office.guest.ok(&format!("sirisctl dataset snapshot {ASSET}"))?;
     office.guest.eventually(SYNC, &format!("sirisctl vector list | tee /dev/stderr | grep -q 'idle *{second}'"))?;
-    two.must_be_equal()?;
+    must_be_equal(&two)?;
     let guid = vault.guest.ok(&format!("zfs get -Hpo value guid {}@{second}", target()))?;
     let expected = format!("{second} siris:vector:{id}\nsiris-vector-{id}-{guid}\n-");
     for (vm, dataset) in [(office, source()), (vault, target())] {
@@ -257,7 +198,7 @@ fn obstacles(two: &Two<'_>) -> Result<()> {
     fails("target-diverged")?;
     vault.guest.ok(&format!("zfs destroy {}@own", target()))?;
     office.guest.ok("sirisctl vector sync 1")?;
-    two.must_be_equal()?;
+    must_be_equal(two)?;
 
     // Another host key: somebody in between, or a machine that was installed anew.
     let saved = "cp -a /var/lib/ssh /run/ssh-saved && rm /var/lib/ssh/ssh_host_ed25519_key*";
@@ -279,5 +220,5 @@ fn obstacles(two: &Two<'_>) -> Result<()> {
     office.guest.ok("sirisctl vector resume 1")?;
     let arrived = format!("sirisctl vector list | grep -q 'idle *{point}'");
     office.guest.eventually(SYNC, &arrived).context("the vector that goes on")?;
-    two.must_be_equal()
+    must_be_equal(two)
 }

@@ -102,6 +102,14 @@ fn unreadable(error: &ZfsError) -> Failure {
     Failure::new(code, crate::chain(error))
 }
 
+/// The first `limit` of those that were made after a transaction group, and the others of the last one's group: the next
+/// page begins behind it.
+fn page(all: &[Snapshot], after: u64, limit: usize) -> &[Snapshot] {
+    let rest = &all[all.partition_point(|snapshot| snapshot.createtxg <= after)..];
+    let Some(last) = rest[..limit.min(rest.len())].last() else { return &[] };
+    &rest[..rest.partition_point(|snapshot| snapshot.createtxg <= last.createtxg)]
+}
+
 /// Runs what blocks on a thread of its own.
 async fn off_the_bus<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work).await.map_err(|e| Failure::new(ErrorCode::Internal, e.to_string()))
@@ -145,9 +153,8 @@ impl DatasetObject {
         let (agent, name) = (self.agent.clone(), self.dataset()?.dataset.name);
         let all = off_the_bus(move || agent.zfs.sets().snapshots(&name)).await?.map_err(|e| unreadable(&e))?;
         let row =
-            |s: Snapshot| SnapshotRow { name: s.label.to_string(), guid: s.guid.as_u64(), createtxg: s.createtxg };
-        let page = all.into_iter().filter(|s| s.createtxg > after).take(limit.min(PAGE_MAX) as usize);
-        Ok(page.map(row).collect())
+            |s: &Snapshot| SnapshotRow { name: s.label.to_string(), guid: s.guid.as_u64(), createtxg: s.createtxg };
+        Ok(page(&all, after, limit.min(PAGE_MAX) as usize).iter().map(row).collect())
     }
 
     #[zbus(out_args("name"))]
@@ -218,5 +225,35 @@ impl DatasetObject {
         let policy = off_the_bus(move || prune::policy(agent.zfs.sets(), &name)).await?;
         let policy = policy.map_err(|error| Failure::new(ErrorCode::PruneFailed, crate::chain(&error)))?;
         Ok(policy.map(|policy| policy.to_string()).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use siris_zfs::Guid;
+
+    use super::*;
+
+    #[test]
+    fn no_page_ends_within_a_transaction_group() {
+        let all: Vec<Snapshot> = [1, 2, 2, 2, 3]
+            .iter()
+            .enumerate()
+            .map(|(n, txg)| Snapshot {
+                label: n.to_string().parse().unwrap(),
+                guid: Guid::new(n as u64),
+                createtxg: *txg,
+            })
+            .collect();
+        for limit in 1..7 {
+            let (mut found, mut after) = (Vec::new(), 0);
+            while let [.., last] = page(&all, after, limit) {
+                found.extend_from_slice(page(&all, after, limit));
+                after = last.createtxg;
+            }
+            assert_eq!(found, all, "{limit} at a time");
+        }
+        assert_eq!(page(&all, 0, 2).len(), 4);
+        assert!(page(&all, 0, 0).is_empty() && page(&[], 0, 5).is_empty());
     }
 }

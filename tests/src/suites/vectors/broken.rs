@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::super::must_contain;
-use super::{ASSET, GROUP, SYNC, Two, marks, mounted, source, target};
+use super::super::{must_contain, standard};
+use super::{DISKS, GROUP, SYNC, marks, mounted, must_be_equal};
 use crate::case::Case;
 use crate::lab::Bench;
+use crate::two::{ASSET, Two, source, target};
 use crate::vm::Vm;
 
 /// The suite's cases.
@@ -45,7 +46,7 @@ fn write(office: &Vm<'_>, file: &str, mib: u64) -> Result<String> {
 fn must_be_settled(two: &Two<'_>, point: &str) -> Result<()> {
     let arrived = format!("sirisctl vector list | tee /dev/stderr | grep -q 'idle *{point}'");
     two.office.guest.eventually(SYNC, &arrived).with_context(|| format!("the sync of {point}"))?;
-    two.must_be_equal()?;
+    must_be_equal(two)?;
     let guid = two.vault.guest.ok(&format!("zfs get -Hpo value guid {}@{point}", target()))?;
     for (vm, dataset) in [(&two.office, source()), (&two.vault, target())] {
         let found = marks(vm, &dataset)?;
@@ -58,7 +59,7 @@ fn must_be_settled(two: &Two<'_>, point: &str) -> Result<()> {
 }
 
 fn cut(bench: &Bench<'_>) -> Result<()> {
-    let two = Two::new(bench)?;
+    let two = Two::new(standard(bench)?, standard(bench)?, DISKS)?;
     let office = &two.office;
     let point = write(office, "big.img", CONTENT_MIB)?;
     let size = office.guest.ok(&format!("zfs send -nPLec {}@{point} | sed -n 's/^size\\t//p'", source()))?;
@@ -87,7 +88,7 @@ fn cut(bench: &Bench<'_>) -> Result<()> {
 }
 
 fn limited(bench: &Bench<'_>) -> Result<()> {
-    let two = Two::new(bench)?;
+    let two = Two::new(standard(bench)?, standard(bench)?, DISKS)?;
     let office = &two.office;
     office
         .guest
@@ -139,7 +140,7 @@ fn under_way(office: &Vm<'_>) -> Result<()> {
 }
 
 fn rebooted(bench: &Bench<'_>) -> Result<()> {
-    let mut two = Two::new(bench)?;
+    let mut two = Two::new(standard(bench)?, standard(bench)?, DISKS)?;
     let point = write(&two.office, "big.img", CONTENT_MIB)?;
     two.office.guest.ok(&format!("sirisctl vector add {ASSET} vault"))?;
     under_way(&two.office)?;
@@ -158,7 +159,7 @@ fn rebooted(bench: &Bench<'_>) -> Result<()> {
 }
 
 fn killed(bench: &Bench<'_>) -> Result<()> {
-    let two = Two::new(bench)?;
+    let two = Two::new(standard(bench)?, standard(bench)?, DISKS)?;
     let (office, vault) = (&two.office, &two.vault);
     office.guest.ok(&format!("sirisctl vector add {ASSET} vault"))?;
     let (mut point, agent) = (String::new(), "systemctl kill --signal=KILL siris-agent");

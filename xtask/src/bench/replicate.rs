@@ -1,0 +1,206 @@
+//! Replicating between two boxes, beside what the same costs with the tools alone, and with syncoid (Debian's sanoid), in
+//! one run over one link.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use siris_build::Progress;
+use siris_host::cmd::{Cmd, Tool};
+use siris_tests::disk;
+use siris_tests::lab::{Bench, Lab};
+use siris_tests::machine::{Bus, Firmware, Spec};
+use siris_tests::two::{ASSET, Two, source};
+use siris_tests::vm::{Machine, Vm};
+
+use super::Row;
+
+/// What is sent at once.
+const CONTENT_MIB: u64 = 384;
+/// Tiny snapshots in a row.
+const TINY: u64 = 500;
+/// Snapshots that are listed.
+const LISTED: u64 = 20_000;
+/// Their dataset's asset.
+const MANY: &str = "5f0d3a0e-6c6f-4d7e-8f7c-0f3b2a1c9d84";
+/// Takes snapshots of a dataset, named by numbers, all at once (zfs-program(8)).
+const PROGRAM: &str = "args = ...; argv = args['argv']
+for n = tonumber(argv[2]), tonumber(argv[3]) do zfs.sync.snapshot(argv[1]..'@'..n) end";
+/// A disk for the pool, one for syncoid. MiB.
+const DISKS: [u32; 2] = [4096, 2048];
+const LIMIT: Duration = Duration::from_secs(1800);
+
+/// Functions of the shell: `plain`, a shell on the other box as an operator has it; `syncoid`; `timed`, which prints how long
+/// something took.
+const FUNCTIONS: &str = "peers=/run/peers/root
+plain() { ssh -F none -i /root/plain -p 2222 -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null \\
+    -o LogLevel=ERROR root@127.0.0.1 \"$@\"; }
+syncoid() {
+    lib=; for dir in usr/lib/x86_64-linux-gnu/perl-base usr/lib/x86_64-linux-gnu/perl/5.* usr/share/perl/5.* usr/share/perl5 \\
+        usr/lib/x86_64-linux-gnu/perl5/5.*; do for found in $peers/$dir; do lib=$lib:$found; done; done
+    PERL5LIB=${lib#:} PATH=$PATH:$peers/usr/bin $peers/usr/bin/perl $peers/usr/sbin/syncoid --no-sync-snap --sshport=2222 \\
+        --sshkey=/root/plain --sshoption=StrictHostKeyChecking=no --sshoption=UserKnownHostsFile=/dev/null --quiet \"$@\"; }
+timed() { a=$(cut -d' ' -f1 /proc/uptime); \"$@\" > /run/timed 2>&1 || { cat /run/timed; return 1; }; echo \"TOOK $(cut -d' ' -f1 /proc/uptime) $a\"; }
+";
+
+struct Pair<'a> {
+    two: Two<'a>,
+}
+
+impl Pair<'_> {
+    fn office(&self, script: &str) -> Result<String> {
+        on(&self.two.office, script)
+    }
+
+    /// Seconds of a command of the shell's.
+    fn timed(&self, what: &str, command: &str) -> Result<f64> {
+        eprintln!("bench: {what}");
+        let said = self.office(&format!("timed {command}")).with_context(|| what.to_owned())?;
+        let took = said.lines().rev().find_map(|line| line.strip_prefix("TOOK ")?.split_once(' '));
+        let (end, begin) = took.with_context(|| format!("{what}: {said}"))?;
+        Ok(end.parse::<f64>()? - begin.parse::<f64>()?)
+    }
+}
+
+fn on(vm: &Vm<'_>, script: &str) -> Result<String> {
+    let done = vm.guest.run_for(LIMIT, &format!("set -e\n{FUNCTIONS}{script}"), b"")?;
+    ensure!(done.status == Some(0), "{script}: {done}");
+    Ok(done.text.trim().to_owned())
+}
+
+/// Boots two boxes and measures.
+///
+/// # Errors
+/// When they do not boot, or something fails.
+pub fn measure(checkout: &Path, lab: &Lab) -> Result<Vec<Row>> {
+    let bench = Bench::new(lab)?;
+    let spec = Spec::bare(Firmware::Bios, Bus::Virtio)
+        .with("ssh.authorized_keys.root", &lab.public_key()?)
+        .with_data_disks(&DISKS);
+    let sender = Machine::new(&bench, spec.clone())?;
+    disk::overlay(lab, &freight(checkout, bench.dir())?, "raw", &sender.disk("data1"), None)?;
+    let (mut office, mut vault) = (sender.start()?, Machine::new(&bench, spec)?.start()?);
+    office.wait_healthy()?;
+    vault.wait_healthy()?;
+    let pair = Pair { two: Two::new(office, vault, "/dev/disk/by-id/virtio-data0")? };
+    let key = pair.office(
+        "mkdir -p /run/peers && mount /dev/disk/by-id/virtio-data1 /run/peers
+         ssh-keygen -q -t ed25519 -N '' -f /root/plain && cat /root/plain.pub",
+    )?;
+    on(
+        &pair.two.vault,
+        &format!("mkdir -p /root/.ssh; echo '{key}' >> /root/.ssh/authorized_keys; zfs create vault/plain"),
+    )?;
+    ensure!(pair.office("plain true; syncoid --version")?.contains("syncoid"), "syncoid does not run");
+
+    let mut rows = throughput(&pair)?;
+    rows.push(tiny(&pair)?);
+    rows.extend(listing(&pair)?);
+    Ok(rows)
+}
+
+/// The file system with syncoid and what it calls.
+fn freight(checkout: &Path, work: &Path) -> Result<std::path::PathBuf> {
+    let peers = siris_build::peers(checkout, &Progress::new())?;
+    fs::create_dir_all(work.join("out"))?;
+    let tools = siris_build::tools(checkout, &Progress::new())?
+        .bind(peers.path(), "/siris/freight/root")
+        .bind(work.join("out"), "/siris/out");
+    let make = Cmd::new(Tool::MkfsExt4).in_root(&tools).args(["-q", "-F", "-d", "/siris/freight"]);
+    make.arg("/siris/out/freight.ext4").arg(format!("{}M", DISKS[1])).run()?;
+    Ok(work.join("out/freight.ext4"))
+}
+
+/// A whole dataset, and how fast it passes.
+fn throughput(pair: &Pair<'_>) -> Result<Vec<Row>> {
+    let dataset = source();
+    pair.office(&format!(
+        "dir=$(zfs get -Ho value mountpoint {dataset}); dd if=/dev/urandom of=$dir/sdb.img bs=1M count={CONTENT_MIB} status=none
+         sirisctl dataset snapshot {ASSET}"
+    ))?;
+    let point = pair.office(&format!("zfs list -Hpd1 -t snapshot -o name {dataset} | tail -1"))?;
+    // Once for nothing: what is sent is in memory then.
+    pair.office(&format!("zfs send -Lec {point} > /dev/null"))?;
+    let plain = |name: &str| {
+        let stream = format!("zfs send -Lec {point} | plain zfs receive -u vault/plain/{name}");
+        pair.timed("zfs send | ssh zfs receive", &format!("eval 'set -o pipefail; {stream}'"))
+    };
+    // Before and after ours: machines get slower and faster.
+    let first = plain("first")?;
+    let ours = pair.timed("ours", &format!("eval 'sirisctl vector add {ASSET} vault && sirisctl vector sync 1'"))?;
+    let second = plain("second")?;
+    let syncoid = pair.timed("syncoid", &format!("syncoid {dataset} root@127.0.0.1:vault/plain/syncoid"))?;
+    let bare = (first + second) / 2.0;
+    let rate = |seconds: f64| format!("{:.1} MB/s", CONTENT_MIB as f64 * 1.048_576 / seconds);
+    let beside = format!(
+        "zfs send | ssh zfs receive {} and {}: {:.2}x of their mean, goal 0.95x; syncoid {}",
+        rate(first),
+        rate(second),
+        bare / ours,
+        rate(syncoid)
+    );
+    Ok(vec![Row { what: format!("replicating {CONTENT_MIB} MiB"), ours: rate(ours), beside }])
+}
+
+/// Many snapshots that hold next to nothing.
+fn tiny(pair: &Pair<'_>) -> Result<Row> {
+    let dataset = source();
+    pair.office(&format!(
+        "sirisctl vector pause 1; dir=$(zfs get -Ho value mountpoint {dataset}); now=$(date +%s)
+         for n in $(seq {TINY}); do echo $n > $dir/note; zfs snapshot {dataset}@$((now + n)); done"
+    ))?;
+    let ours = pair.timed("ours, tiny snapshots", "eval 'sirisctl vector resume 1 && sirisctl vector sync 1'")?;
+    let syncoid =
+        pair.timed("syncoid, tiny snapshots", &format!("syncoid {dataset} root@127.0.0.1:vault/plain/syncoid"))?;
+    let count = |dataset: &str| on(&pair.two.vault, &format!("zfs list -Hpd1 -t snapshot -o name {dataset} | wc -l"));
+    let counts = (count(&format!("vault/home/agents/{ASSET}"))?, count("vault/plain/syncoid")?);
+    ensure!(counts.0 == counts.1, "ours has {} snapshots, syncoid's {}", counts.0, counts.1);
+    Ok(Row {
+        what: format!("replicating {TINY} tiny snapshots"),
+        ours: format!("{ours:.1} s"),
+        beside: format!("syncoid {syncoid:.1} s: {:.2}x, goal 0.5x", ours / syncoid),
+    })
+}
+
+/// A long list, over the bus.
+fn listing(pair: &Pair<'_>) -> Result<Vec<Row>> {
+    let many = format!("tank/home/agents/{MANY}");
+    pair.office(&format!(
+        "zfs create {many}; echo \"{PROGRAM}\" > /run/many.lua
+         for n in $(seq 0 {}); do first=$((1568400000 + n * 1000))
+             zfs program -t 100000000 -m 100000000 tank /run/many.lua {many} $first $((first + 999)) > /dev/null; done",
+        LISTED / 1000 - 1
+    ))?;
+    // Until the agent has seen it.
+    pair.office(&format!(
+        "for try in $(seq 120); do sirisctl dataset list | grep -q '{many}' && exit 0; sleep 1; done; exit 1"
+    ))?;
+    let zfs = format!("zfs list -Hpd1 -t snapshot -o name,guid,createtxg {many}");
+    let bus = format!("sirisctl dataset points {many} --json");
+    // Once for nothing: what is read from the disk is in memory then.
+    pair.office(&zfs)?;
+    let theirs = pair.timed("zfs list", &zfs)?;
+    let before = memory(pair)?;
+    let ours = pair.timed("the same over the bus", &bus)?;
+    let after = memory(pair)?;
+    let count = pair.office("grep -c '\"guid\"' /run/timed")?;
+    ensure!(count == LISTED.to_string(), "{count} snapshots were listed");
+    Ok(vec![
+        Row {
+            what: format!("listing {LISTED} snapshots"),
+            ours: format!("{ours:.2} s"),
+            beside: format!("zfs list {theirs:.2} s: {:.2}x, goal 1.3x", ours / theirs),
+        },
+        Row {
+            what: "the agent's memory while at it".to_owned(),
+            ours: format!("peak {} KiB", after),
+            beside: format!("peak before {before} KiB"),
+        },
+    ])
+}
+
+/// The agent's peak of resident memory so far, in KiB.
+fn memory(pair: &Pair<'_>) -> Result<String> {
+    pair.office("sed -n 's/^VmHWM:[^0-9]*\\([0-9]*\\) kB/\\1/p' /proc/$(systemctl show -P MainPID siris-agent)/status")
+}
