@@ -66,6 +66,8 @@ codes! {
     DatasetNotFound = "dataset-not-found", Input, "No dataset of an asset by that name.";
     DatasetsUnreadable = "datasets-unreadable", Host, "ZFS could not be asked about datasets or snapshots.";
     SnapshotFailed = "snapshot-failed", Host, "No recovery point could be taken.";
+    DatasetIsReplica = "dataset-is-replica", Input, "The dataset is what a vector sends into.";
+    TakeOverFailed = "take-over-failed", Environment, "The dataset cannot be made the primary; the text begins with a code.";
     NoRetention = "no-retention", Input, "The dataset has no retention policy.";
     PruneFailed = "prune-failed", Host, "Recovery points could not be pruned.";
     MachineRefused = "machine-refused", Input, "The machine, peer or key cannot be kept as given.";

@@ -111,6 +111,9 @@ pub trait Dataset {
     /// Its snapshots.
     #[zbus(property)]
     fn snapshot_count(&self) -> zbus::Result<u64>;
+    /// `primary` (written to here), `replica` (was that once), or empty where nobody has said.
+    #[zbus(property)]
+    fn role(&self) -> zbus::Result<String>;
     /// The name of the newest one; empty when there are none.
     #[zbus(property)]
     fn newest_snapshot(&self) -> zbus::Result<String>;
@@ -124,6 +127,9 @@ pub trait Dataset {
     /// and why. With `dry-run` nothing is destroyed.
     #[zbus(allow_interactive_auth)]
     fn prune(&self, options: Options<'_>) -> zbus::Result<Vec<PruneRow>>;
+    /// Has it written to here from now on: no vector changes it any more.
+    #[zbus(allow_interactive_auth)]
+    fn take_over(&self, options: Options<'_>) -> zbus::Result<()>;
     /// Sets the dataset's own retention policy; empty takes it away.
     #[zbus(allow_interactive_auth)]
     fn set_retention(&self, policy: &str, options: Options<'_>) -> zbus::Result<()>;
@@ -229,6 +235,10 @@ pub trait Vector {
     /// many paths there are, and some of those that differ.
     #[zbus(allow_interactive_auth)]
     fn verify(&self, options: Options<'_>) -> zbus::Result<(String, u64, Vec<String>)>;
+    /// Has both ends change places: what was the replica is the primary, and is sent the other way from then on. The object
+    /// is made anew.
+    #[zbus(allow_interactive_auth)]
+    fn turn(&self, options: Options<'_>) -> zbus::Result<()>;
     /// How far the target is behind: recovery points, seconds since the oldest of them was taken, bytes.
     fn lag(&self) -> zbus::Result<(u64, u64, u64)>;
     /// Sets `priority` (u) and `limits` (s), also of a sync under way.

@@ -166,6 +166,14 @@ pub enum DatasetCommand {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Makes a replica the primary: it is written to here from now on, and no vector changes it any more.
+    ///
+    /// For when the machine that sent it is gone. Where both are there, `vector turn` loses nothing and leaves no two
+    /// that are written to.
+    TakeOver {
+        /// The dataset.
+        dataset: String,
+    },
     /// Shows or sets the retention policy.
     ///
     /// For how long points stay: all of them, then the first one of each hour, day, week and month. Without a policy
@@ -310,6 +318,14 @@ pub enum VectorCommand {
     },
     /// Has both ends read the newest snapshot that they share, each from its own disks, and compares.
     Verify {
+        /// The vector.
+        vector: String,
+    },
+    /// Has both ends of one change places: the replica becomes the primary, and the vector goes the other way.
+    ///
+    /// The source takes its last point and is read-only from then on, and nothing is lost. The other machine has to let
+    /// this one both send and receive (`machine add --send`).
+    Turn {
         /// The vector.
         vector: String,
     },

@@ -27,6 +27,7 @@ struct DatasetView {
     used: u64,
     snapshots: u64,
     newest: String,
+    role: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -54,6 +55,7 @@ pub async fn run(connection: &Connection, command: DatasetCommand) -> Result<(),
             let name = find(connection, &dataset).await?.snapshot(HashMap::new()).await?;
             print(format!("{name}\n"))
         }
+        DatasetCommand::TakeOver { dataset } => Ok(find(connection, &dataset).await?.take_over(HashMap::new()).await?),
         DatasetCommand::Prune { dataset: Some(dataset), dry_run, .. } => {
             print(pruned(&prune(&find(connection, &dataset).await?, dry_run).await?, dry_run))
         }
@@ -125,6 +127,7 @@ async fn ask(connection: &Connection) -> Result<Vec<DatasetView>, Failure> {
             used: take(&mut properties, "Used")?,
             snapshots: take(&mut properties, "SnapshotCount")?,
             newest: take(&mut properties, "NewestSnapshot")?,
+            role: take(&mut properties, "Role")?,
         })
     };
     let found = with_interface(connection, DATASET_INTERFACE).await?;
@@ -163,10 +166,10 @@ fn table(all: &[DatasetView]) -> String {
     if all.is_empty() {
         return "  There are no datasets of assets.\n".to_owned();
     }
-    let mut rows = vec![["  DATASET", "USED", "SNAPSHOTS", "NEWEST"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["  DATASET", "USED", "SNAPSHOTS", "NEWEST", "ROLE"].map(str::to_owned).to_vec()];
     rows.extend(all.iter().map(|d| {
         let newest = time_of(&d.newest).unwrap_or_else(|| d.newest.clone());
-        vec![format!("  {}", d.name), text::size(d.used), d.snapshots.to_string(), newest]
+        vec![format!("  {}", d.name), text::size(d.used), d.snapshots.to_string(), newest, d.role.clone()]
     }));
     text::table(&rows, &[1, 2])
 }

@@ -89,6 +89,12 @@ pub async fn run(connection: &Connection, command: VectorCommand) -> Result<(), 
                 &format!("{base} is not the same on both: {}", differing.join(", ")),
             ))
         }
+        VectorCommand::Turn { vector } => {
+            let vector = the_one(connection, &vector).await?;
+            proxy(connection, &vector).await?.turn(HashMap::new()).await?;
+            let (from, to) = ends(&the_one(connection, &vector.id).await?);
+            print(&format!("from {from} to {to} now\n"))
+        }
         VectorCommand::Pause { vector } => Ok(find(connection, &vector).await?.pause().await?),
         VectorCommand::Resume { vector } => Ok(find(connection, &vector).await?.resume().await?),
         VectorCommand::Remove { vector, here_only } => {

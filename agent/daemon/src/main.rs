@@ -119,6 +119,12 @@ enum Command {
         /// The vector's number here.
         number: u64,
     },
+    /// Has both ends of a vector change places; the agent starts it.
+    #[command(hide = true)]
+    TurnWorker {
+        /// The vector's number here.
+        number: u64,
+    },
     /// Takes back what a vector has marked; the agent starts it.
     #[command(hide = true)]
     ForgetWorker {
@@ -200,6 +206,9 @@ fn main() -> anyhow::Result<()> {
         }
         Some(Command::LagWorker { number }) => {
             said(vectors::worker::lag(&root, &OpenZfs, number, &mut std::io::stdout()))
+        }
+        Some(Command::TurnWorker { number }) => {
+            said(vectors::worker::turn(&root, &OpenZfs, number, &mut std::io::stdout()))
         }
         Some(Command::ForgetWorker { number, here_only }) => {
             said(vectors::worker::forget(&root, &OpenZfs, number, here_only, &mut std::io::stdout()))

@@ -285,6 +285,16 @@ impl Store {
         self.removed(done, || format!("vector {number}"))
     }
 
+    /// Turns a vector round: what was its target is its source now.
+    ///
+    /// # Errors
+    /// When there is no such vector, or it cannot be written.
+    pub fn turn(&self, number: u64) -> Result<(), StoreError> {
+        let sql = "UPDATE vectors SET source = target, target = source, proven = '', \
+                   direction = CASE direction WHEN 'push' THEN 'pull' ELSE 'push' END WHERE number = ?";
+        self.removed(self.connection.execute(sql, [id(number)]), || format!("vector {number}"))
+    }
+
     /// How many vectors sync at once; `None` where nobody has said.
     ///
     /// # Errors
@@ -465,6 +475,13 @@ mod tests {
         assert_eq!(store.machine("cloud-1").unwrap(), machine("cloud-1"));
         assert_eq!(store.peers().unwrap(), [peer]);
         let expected = Vector { number, paused: true, priority, limits, ..vector("cloud-1", "x") };
+        assert_eq!(store.vectors().unwrap(), std::slice::from_ref(&expected));
+        let written = Store::open(&root).unwrap();
+        written.turn(number).unwrap();
+        let turned = store.vector(number).unwrap();
+        assert_eq!((&turned.source, &turned.target), (&expected.target, &expected.source));
+        assert_eq!(turned.direction, Direction::Pull);
+        written.turn(number).unwrap();
         assert_eq!(store.vectors().unwrap(), [expected]);
         assert_eq!(store.at_once().unwrap(), Some(7));
     }

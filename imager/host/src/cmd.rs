@@ -77,6 +77,7 @@ tools! {
     SshKeygen = "ssh-keygen", "openssh-client";
     Sudo = "sudo", "sudo";
     Systemctl = "systemctl", "systemd";
+    SystemdRun = "systemd-run", "systemd";
     Udevadm = "udevadm", "udev";
     Unshare = "unshare", "util-linux";
     Veritysetup = "veritysetup", "cryptsetup-bin";

@@ -1,6 +1,7 @@
 //! Vectors between boxes: real ZFS on both, and real SSH between them.
 
 mod broken;
+mod turned;
 
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ pub fn cases() -> Vec<Case> {
         replicated,
     )];
     cases.extend(broken::cases());
+    cases.extend(turned::cases());
     cases
 }
 

@@ -14,9 +14,9 @@ use crate::bus::{Authority, Failure, Publisher};
 use crate::datasets::retention::{Decision, Policy};
 use crate::datasets::{self, AssetDataset, PointError, prune};
 use crate::store::{Store, StoreError};
-use crate::vectors::VectorId;
 use crate::vectors::end::{End, EndError, Local};
 use crate::vectors::needs::{Side, concerned};
+use crate::vectors::{self, VectorId};
 
 /// Most snapshots in one answer.
 const PAGE_MAX: u32 = 100_000;
@@ -76,6 +76,25 @@ impl DatasetObject {
         };
         Ok(Some(decisions.into_iter().map(row).collect()))
     }
+}
+
+/// Whether it is written to here, as it travels: `primary`, `replica`, or nothing where nobody has said.
+pub(super) fn role(dataset: &AssetDataset) -> &'static str {
+    match dataset.dataset.primary {
+        Some(true) => "primary",
+        Some(false) => "replica",
+        None => "",
+    }
+}
+
+/// The vector that sends into a dataset; `None` where there is none, or somebody took over.
+fn received_by(agent: &Agent, name: &DatasetName) -> Result<Option<VectorId>, Failure> {
+    let found = agent.zfs.sets().dataset(name).map_err(|error| unreadable(&error))?;
+    if found.is_some_and(|found| found.primary == Some(true)) {
+        return Ok(None);
+    }
+    let receives = concerned_with(agent, name)?.into_iter().find(|(_, side)| *side == Side::Target);
+    Ok(receives.map(|(id, _)| id))
 }
 
 /// The vectors that have to do with a dataset.
@@ -147,6 +166,11 @@ impl DatasetObject {
         Ok(newest(&self.shown()?))
     }
 
+    #[zbus(property)]
+    fn role(&self) -> fdo::Result<String> {
+        Ok(role(&self.shown()?).to_owned())
+    }
+
     #[zbus(out_args("snapshots"))]
     async fn list_snapshots(&self, after: u64, limit: u32, options: Options) -> Result<Vec<SnapshotRow>, Failure> {
         only(&options, &[])?;
@@ -167,8 +191,18 @@ impl DatasetObject {
         only(&options, &[])?;
         self.authority.check(connection, &call, DATASET_ACTION).await?;
         let (agent, name) = (self.agent.clone(), self.dataset()?.dataset.name);
-        let taken = off_the_bus(move || datasets::take_point(agent.zfs.sets(), &name, now())).await?;
-        let label = taken.map_err(|error: PointError| Failure::new(ErrorCode::SnapshotFailed, crate::chain(&error)))?;
+        let taken = off_the_bus(move || {
+            if let Some(id) = received_by(&agent, &name)? {
+                let text = format!(
+                    "{name} is a replica: vector {id} could send it nothing any more after a point of its own. Take over \
+                     (sirisctl dataset take-over) if it is to be the primary"
+                );
+                return Err(Failure::new(ErrorCode::DatasetIsReplica, text));
+            }
+            Ok(datasets::take_point(agent.zfs.sets(), &name, now()))
+        });
+        let label =
+            taken.await??.map_err(|error: PointError| Failure::new(ErrorCode::SnapshotFailed, crate::chain(&error)))?;
         self.publisher.refresh_datasets().await?;
         // A point more may be one too many. What keeps it from being pruned is no reason not to have taken it.
         if let Err(error) = self.pruned(false).await {
@@ -194,6 +228,23 @@ impl DatasetObject {
         rows.ok_or_else(|| {
             Failure::new(ErrorCode::NoRetention, "the dataset has no retention policy: everything stays")
         })
+    }
+
+    async fn take_over(
+        &self,
+        options: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(), Failure> {
+        only(&options, &[])?;
+        self.authority.check(connection, &call, DATASET_ACTION).await?;
+        let (agent, name) = (self.agent.clone(), self.dataset()?.dataset.name);
+        let taken = off_the_bus(move || vectors::role::take_over(agent.zfs.sets(), &name, None)).await?;
+        taken.map_err(|error| {
+            let text = format!("{}: {}", error.code(), crate::chain(&error));
+            Failure::new(ErrorCode::TakeOverFailed, text)
+        })?;
+        Ok(self.publisher.refresh_datasets().await?)
     }
 
     async fn set_retention(

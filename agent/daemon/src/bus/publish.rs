@@ -17,7 +17,7 @@ use zbus::object_server::SignalEmitter;
 use zbus::{Connection, Variant};
 
 use crate::agent::{Agent, PoolChanges, Shown};
-use crate::bus::dataset::{DatasetObject, count, newest};
+use crate::bus::dataset::{DatasetObject, count, newest, role};
 use crate::bus::pool::{PoolObject, members};
 use crate::bus::{Authority, Vectors};
 use crate::datasets::AssetDataset;
@@ -244,6 +244,9 @@ fn dataset_differences<'a>(old: &AssetDataset, new: &'a AssetDataset) -> HashMap
     }
     if old.dataset.used != new.dataset.used {
         changed.insert("Used", Variant::from(new.dataset.used));
+    }
+    if old.dataset.primary != new.dataset.primary {
+        changed.insert("Role", Variant::from(role(new)));
     }
     if old.newest != new.newest {
         changed.insert("SnapshotCount", Variant::from(count(new)));

@@ -249,7 +249,7 @@ impl Vectors {
                         Said::Synced { base, bytes } => ended = Ok((base, bytes)),
                         Said::Failed { code, text } => ended = Err(format!("{code}: {text}")),
                         // Not this worker's words.
-                        Said::Forgotten | Said::Compared { .. } | Said::Lag { .. } => {}
+                        Said::Forgotten | Said::Turned | Said::Compared { .. } | Said::Lag { .. } => {}
                     }
                     self.changed(number, &["Sent", "Rate", "Remaining", "LastError"]).await;
                 }
@@ -428,6 +428,48 @@ impl Vectors {
             Some(Said::Failed { code, text }) => Err(failed(format!("{code}: {text}"))),
             _ => Err(failed("worker-ended: the process ended without a word; see the journal".to_owned())),
         }
+    }
+
+    /// Has both ends change places, and shows the vector anew, as what it is then.
+    async fn turn(&self, number: u64) -> Result<(), Failure> {
+        let failed = |text: String| Failure::new(ErrorCode::VectorFailed, text);
+        let before = self.running(number)?;
+        if before.state == State::Syncing {
+            return Err(failed("vector-busy: it is syncing: ask again when it is done".to_owned()));
+        }
+        // Nothing starts it meanwhile.
+        self.note(number, |now| now.vector.paused = true);
+        let turned = self.turned(number).await;
+        self.note(number, |now| now.vector.paused = before.vector.paused);
+        turned?;
+        let made = self.store(move |_, store| {
+            store.turn(number).map_err(|error| unusable(&error))?;
+            store.vector(number).map_err(|error| unusable(&error))
+        });
+        let made = made.await?;
+        let path = self.path(&before.vector);
+        self.connection.object_server().remove::<VectorObject, _>(path.as_str()).await?;
+        self.add(made).await?;
+        self.ask(number);
+        Ok(())
+    }
+
+    async fn turned(&self, number: u64) -> Result<(), Failure> {
+        let failed = |text: String| Failure::new(ErrorCode::VectorFailed, text);
+        let number_text = number.to_string();
+        let description = format!("Have both ends of vector {number} change places");
+        let worker = self.worker(number, &description, vec!["turn-worker", &number_text], move |agent, out| {
+            worker::turn(&agent.root, agent.zfs.sets(), number, out)
+        });
+        let mut worker = worker.await.map_err(|error| failed(format!("worker-not-started: {error}")))?;
+        while let Some(said) = worker.recv().await {
+            match said {
+                Said::Turned => return Ok(()),
+                Said::Failed { code, text } => return Err(failed(format!("{code}: {text}"))),
+                _ => {}
+            }
+        }
+        Err(failed("worker-ended: the process ended without a word; see the journal".to_owned()))
     }
 
     /// Sets what is given, also of a sync under way.
@@ -612,6 +654,17 @@ impl VectorObject {
         only(&options, &[])?;
         self.allowed(connection, &call).await?;
         self.vectors.verify(self.number).await
+    }
+
+    async fn turn(
+        &self,
+        options: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(), Failure> {
+        only(&options, &[])?;
+        self.allowed(connection, &call).await?;
+        self.vectors.turn(self.number).await
     }
 
     #[zbus(out_args("points", "seconds", "bytes"))]

@@ -5,6 +5,7 @@
 
 use std::fmt::Debug;
 use std::io::Read;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use siris_host::cmd::CmdError;
 use siris_zfs::{Bookmark, DatasetName, Datasets, Guid, Label, Refusal, Sending, SnapshotName, Stream, ZfsError};
@@ -12,9 +13,14 @@ use siris_zfs::{Bookmark, DatasetName, Datasets, Guid, Label, Refusal, Sending, 
 use super::VectorId;
 use super::digest::{self, Entry};
 use super::plan::View;
+use super::role;
+use crate::datasets::PointError;
 
 /// How many snapshots are asked for their holds at once: their names are arguments of one command.
 const HOLDS: usize = 500;
+
+/// The code of [`EndError::NotNewest`].
+pub(super) const NOT_NEWEST: &str = "not-the-newest";
 
 /// Why an end did not do what it was to.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +51,17 @@ pub enum EndError {
     /// The other machine speaks another language.
     #[error("the other machine's answer is not known: is it of another version?")]
     Answer(#[source] serde_json::Error),
+    /// No point was taken.
+    #[error(transparent)]
+    Point(#[from] PointError),
+    /// It has another newest snapshot.
+    #[error("{dataset} has another newest snapshot than the one with guid {guid}")]
+    NotNewest {
+        /// The dataset.
+        dataset: DatasetName,
+        /// The guid.
+        guid: Guid,
+    },
     /// The snapshot to be marked is gone.
     #[error("{dataset} has no snapshot with guid {guid} any more")]
     SnapshotGone {
@@ -65,6 +82,8 @@ impl EndError {
             EndError::HostKey(_) => "host-key-changed",
             EndError::Denied(_) => "key-not-allowed",
             EndError::Answer(_) => "peer-unknown-answer",
+            EndError::Point(_) => "snapshot-failed",
+            EndError::NotNewest { .. } => NOT_NEWEST,
             EndError::SnapshotGone { .. } => "snapshot-gone",
         }
     }
@@ -135,6 +154,18 @@ pub trait End: Send + Sync + Debug {
     /// # Errors
     /// When ZFS refuses.
     fn abort_receive(&self, dataset: &DatasetName) -> Result<(), EndError>;
+
+    /// As [`role::step_down`].
+    ///
+    /// # Errors
+    /// As there.
+    fn step_down(&self, dataset: &DatasetName) -> Result<(), EndError>;
+
+    /// As [`role::take_over`], where `newest` is the newest snapshot.
+    ///
+    /// # Errors
+    /// As there.
+    fn take_over(&self, dataset: &DatasetName, newest: Guid) -> Result<(), EndError>;
 }
 
 /// This machine as an end.
@@ -242,5 +273,14 @@ impl End for Local<'_> {
 
     fn abort_receive(&self, dataset: &DatasetName) -> Result<(), EndError> {
         Ok(self.0.abort_receive(dataset)?)
+    }
+
+    fn step_down(&self, dataset: &DatasetName) -> Result<(), EndError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        role::step_down(self.0, dataset, now)
+    }
+
+    fn take_over(&self, dataset: &DatasetName, newest: Guid) -> Result<(), EndError> {
+        role::take_over(self.0, dataset, Some(newest))
     }
 }

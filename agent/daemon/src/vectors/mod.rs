@@ -21,6 +21,7 @@ pub mod plan;
 pub mod prove;
 pub mod record;
 pub mod remote;
+pub mod role;
 pub mod sync;
 mod wire;
 pub mod worker;

@@ -48,6 +48,9 @@ pub enum Refused {
     /// It may not do that at all.
     #[error("this key may not {0}")]
     NotAllowed(&'static str),
+    /// It is written to here.
+    #[error("{0} is the primary here: nothing is received into it")]
+    Primary(String),
     /// The vector is another machine's.
     #[error("vector {0} is none of this key's machine, nor of this one")]
     ForeignVector(String),
@@ -60,6 +63,7 @@ impl Refused {
             Refused::NotARequest => "peer-not-a-request",
             Refused::Elsewhere { .. } => "peer-outside-prefix",
             Refused::NotAllowed(_) => "peer-not-allowed",
+            Refused::Primary(_) => "target-is-primary",
             Refused::ForeignVector(_) => "peer-foreign-vector",
         }
     }
@@ -123,7 +127,11 @@ impl Session<'_> {
             }
             Request::Receive { dataset } => {
                 self.may(self.rights.may_receive, "have streams received")?;
-                end.receive(&self.below(&dataset)?, input)?;
+                let dataset = self.below(&dataset)?;
+                if self.zfs.dataset(&dataset)?.is_some_and(|found| found.primary == Some(true)) {
+                    return Err(Refused::Primary(dataset.to_string()).into());
+                }
+                end.receive(&dataset, input)?;
             }
             Request::Abort { dataset } => {
                 self.may(self.rights.may_receive, "have streams received")?;
@@ -132,6 +140,15 @@ impl Session<'_> {
             Request::Digest { dataset, guid } => {
                 let entries = end.digest(&self.below(&dataset)?, siris_zfs::Guid::new(guid))?;
                 return Ok(Answer::Digests(entries_out(&entries)));
+            }
+            // Whoever may both send and receive may have the two change places.
+            Request::StepDown { dataset } => {
+                self.may(self.rights.may_receive && self.rights.may_send, "have datasets change places")?;
+                end.step_down(&self.below(&dataset)?)?;
+            }
+            Request::TakeOver { dataset, newest } => {
+                self.may(self.rights.may_receive && self.rights.may_send, "have datasets change places")?;
+                end.take_over(&self.below(&dataset)?, siris_zfs::Guid::new(newest))?;
             }
             Request::Send { .. } => return Err(Refused::NotARequest.into()),
         }

@@ -118,6 +118,15 @@ pub enum Obstacle {
     /// The target was written to.
     #[error("the target was changed since its newest snapshot: take a snapshot there, or roll it back")]
     TargetModified,
+    /// The target is not there.
+    #[error("there is no dataset {0} on the target: sync first")]
+    TargetMissing(String),
+    /// The target is written to: somebody made it the primary.
+    #[error(
+        "{0} is the primary now: have this vector turned (sirisctl vector turn), or remove it; what the source has newer is \
+         left as it is"
+    )]
+    TargetIsPrimary(String),
     /// What a receive left cannot be understood.
     #[error("the target has the rest of a stream in a form that is not known: it was left by another version of ZFS")]
     RestUnknown,
@@ -136,6 +145,8 @@ impl Obstacle {
             Obstacle::SourceIsClone { .. } => "source-is-clone",
             Obstacle::NameTaken(_) => "snapshot-name-taken",
             Obstacle::TargetModified => "target-modified",
+            Obstacle::TargetMissing(_) => "target-missing",
+            Obstacle::TargetIsPrimary(_) => "target-is-primary",
             Obstacle::RestUnknown => "partial-unknown",
         }
     }
@@ -149,6 +160,9 @@ pub const BATCH: usize = 256;
 /// # Errors
 /// Where the two do not fit.
 pub fn plan(id: &VectorId, source: &View, target: Option<&View>) -> Result<Step, Obstacle> {
+    if let Some(target) = target.filter(|target| target.dataset.primary == Some(true)) {
+        return Err(Obstacle::TargetIsPrimary(target.dataset.name.to_string()));
+    }
     if let Some(rest) = target.and_then(|target| target.dataset.resume.as_ref()) {
         return resume(source, rest);
     }

@@ -192,6 +192,14 @@ impl End for Remote {
     fn abort_receive(&self, dataset: &DatasetName) -> Result<(), EndError> {
         self.done(&Request::Abort { dataset: dataset.to_string() })
     }
+
+    fn step_down(&self, dataset: &DatasetName) -> Result<(), EndError> {
+        self.done(&Request::StepDown { dataset: dataset.to_string() })
+    }
+
+    fn take_over(&self, dataset: &DatasetName, newest: Guid) -> Result<(), EndError> {
+        self.done(&Request::TakeOver { dataset: dataset.to_string(), newest: newest.as_u64() })
+    }
 }
 
 /// A stream from the other machine.

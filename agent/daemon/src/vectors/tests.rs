@@ -14,6 +14,7 @@ use super::lag::{self, Lag};
 use super::needs::Side;
 use super::peer::{Rights, Session};
 use super::plan::{Obstacle, Step, plan};
+use super::role;
 use super::sync::{Pair, SyncError, sync};
 use super::{VectorId, needs};
 use crate::datasets::prune;
@@ -505,6 +506,71 @@ fn a_sync_is_the_same_through_the_wire_whoever_dials() {
     }
 }
 
+/// A dataset that goes from one box to another and back, and what is written on the way.
+#[test]
+fn both_ends_change_places_and_nothing_is_lost() {
+    let mut world = synced();
+    let (there, back) = (pair(1, "a/x", "b/x"), pair(1, "b/x", "a/x"));
+    let write = |world: &World, machine: usize, dataset: &str, file: &str| {
+        let zfs = &world.machines[machine];
+        zfs.write(&name(dataset), file, Some(file.as_bytes())).unwrap();
+    };
+    let primary = |world: &World, machine: usize, dataset: &str| {
+        world.machines[machine].dataset(&name(dataset)).unwrap().unwrap().primary
+    };
+    let content =
+        |world: &World, machine: usize, dataset: &str| world.machines[machine].content(&name(dataset)).unwrap();
+    // Not in any point yet: the last one has it.
+    write(&world, A, "a/x", "late");
+    role::turn(&there, &Local(&world.machines[A]), &Local(&world.machines[B]), &mut ()).unwrap();
+    assert_eq!((primary(&world, A, "a/x"), primary(&world, B, "b/x")), (Some(false), Some(true)));
+    assert_eq!(content(&world, A, "a/x"), content(&world, B, "b/x"));
+    assert_eq!(world.machines[A].property(&name("a/x"), "readonly").unwrap().as_deref(), Some("on"));
+    assert_eq!(obstacle(&world).code(), "target-is-primary", "the old way");
+
+    write(&world, B, "b/x", "on-b");
+    world.machines[B].snapshot(&[name("b/x")], &"9000000001".parse().unwrap(), &UserProperties::new()).unwrap();
+    sync(&back, &Local(&world.machines[B]), &Local(&world.machines[A]), &mut ()).unwrap();
+    role::turn(&back, &Local(&world.machines[B]), &Local(&world.machines[A]), &mut ()).unwrap();
+    assert_eq!((primary(&world, A, "a/x"), primary(&world, B, "b/x")), (Some(true), Some(false)));
+    assert_eq!(world.machines[A].property(&name("a/x"), "readonly").unwrap(), None);
+    write(&world, A, "a/x", "on-a");
+    world.machines[A].snapshot(&[name("a/x")], &"9000000002".parse().unwrap(), &UserProperties::new()).unwrap();
+    sync(&there, &Local(&world.machines[A]), &Local(&world.machines[B]), &mut ()).unwrap();
+    assert_eq!(content(&world, A, "a/x"), content(&world, B, "b/x"));
+    assert!(content(&world, B, "b/x").keys().any(|file| file == "on-b"), "what was written meanwhile");
+    world.now += 1;
+}
+
+/// Wherever the link or a machine fails in it, the two are never both written to, and another try completes.
+#[test]
+fn a_turn_that_breaks_off_is_finished_by_the_next() {
+    for blows in [Blows::Before, Blows::Behind, Blows::Once] {
+        for calls in 0.. {
+            let world = synced();
+            world.machines[A].write(&name("a/x"), "late", Some(b"late")).unwrap();
+            let fuse = Fuse::after(calls, blows);
+            let (pair, source, target) = world.ends(0, &fuse);
+            let broken = role::turn(pair, &Local(&source), &Local(&target), &mut ());
+            let primary = |machine: usize, dataset: &str| {
+                world.machines[machine].dataset(&name(dataset)).unwrap().unwrap().primary
+            };
+            let both_written = primary(B, "b/x") == Some(true) && primary(A, "a/x") != Some(false);
+            assert!(!both_written, "{blows:?} at call {calls}: two are written to");
+            if !fuse.has_blown() {
+                broken.unwrap();
+                assert!(calls > 10, "{calls} calls");
+                break;
+            }
+            let (pair, source, target) = world.ends(0, &Fuse::none());
+            role::turn(pair, &Local(&source), &Local(&target), &mut ()).unwrap();
+            assert_eq!((primary(A, "a/x"), primary(B, "b/x")), (Some(false), Some(true)), "{blows:?} at call {calls}");
+            let content = |machine: usize, dataset: &str| world.machines[machine].content(&name(dataset)).unwrap();
+            assert_eq!(content(A, "a/x"), content(B, "b/x"));
+        }
+    }
+}
+
 #[test]
 fn how_far_a_target_is_behind() {
     let mut world = World::new();
@@ -573,6 +639,21 @@ fn a_key_does_what_it_is_for_and_nothing_else() {
     // Vectors of other machines are theirs.
     let foreign = VectorId { device: uuid::Uuid::from_u128(0xf), number: 1 };
     assert_eq!(code(wired.forget(&name("a/other/y"), &foreign).unwrap_err()), "peer-foreign-vector");
+
+    // Only who may both send and receive has datasets change places.
+    for rights in [&receives, &sends] {
+        let wired = Wired(zfs, rights);
+        assert_eq!(code(wired.step_down(&name("a/other/y")).unwrap_err()), "peer-not-allowed");
+        assert_eq!(code(wired.take_over(&name("a/other/y"), Guid::new(1)).unwrap_err()), "peer-not-allowed");
+    }
+    let both = rights("a/other", true, true);
+    let wired = Wired(zfs, &both);
+    assert_eq!(code(wired.step_down(&name("a/x")).unwrap_err()), "peer-outside-prefix");
+    assert_eq!(code(wired.take_over(&name("a/other/y"), Guid::new(1)).unwrap_err()), "not-the-newest");
+    let newest = zfs.snapshots(&name("a/other/y")).unwrap().pop().unwrap().guid;
+    wired.take_over(&name("a/other/y"), newest).unwrap();
+    assert_eq!(code(wired.receive(&name("a/other/y"), &mut &b""[..]).unwrap_err()), "target-is-primary");
+    wired.step_down(&name("a/other/y")).unwrap();
 
     // Anything else is no request.
     let session = Session { zfs, own: id(1).device, rights: &receives };

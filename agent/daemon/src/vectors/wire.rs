@@ -33,6 +33,8 @@ pub(super) enum Request {
     Receive { dataset: String },
     Abort { dataset: String },
     Digest { dataset: String, guid: u64 },
+    StepDown { dataset: String },
+    TakeOver { dataset: String, newest: u64 },
 }
 
 /// A snapshot that a vector marks.
@@ -104,6 +106,8 @@ pub(super) struct ViewText {
     token: Option<String>,
     /// Of the token: to and from.
     stands: Option<(u64, Option<u64>)>,
+    #[serde(default)]
+    primary: Option<bool>,
     /// Name, guid and transaction group.
     snapshots: Vec<(String, u64, u64)>,
     bookmarks: Vec<(String, u64, u64)>,
@@ -115,7 +119,7 @@ pub(super) fn parse<T: std::str::FromStr>(text: &str) -> Result<T, Unknown> {
 
 impl From<&View> for ViewText {
     fn from(view: &View) -> Self {
-        let Dataset { name, guid, kind, used, encrypted, origin, resume } = &view.dataset;
+        let Dataset { name, guid, kind, used, encrypted, origin, resume, primary } = &view.dataset;
         let stands = resume.as_ref().and_then(|resume| resume.stands);
         ViewText {
             name: name.to_string(),
@@ -127,6 +131,7 @@ impl From<&View> for ViewText {
             origin_guid: view.origin.map(Guid::as_u64),
             token: resume.as_ref().map(|resume| resume.token.clone()),
             stands: stands.map(|stands| (stands.to.as_u64(), stands.from.map(Guid::as_u64))),
+            primary: *primary,
             snapshots: view.snapshots.iter().map(|s| (s.label.to_string(), s.guid.as_u64(), s.createtxg)).collect(),
             bookmarks: view.bookmarks.iter().map(|b| (b.label.to_string(), b.guid.as_u64(), b.createtxg)).collect(),
         }
@@ -153,6 +158,7 @@ impl TryFrom<ViewText> for View {
                 encrypted: text.encrypted,
                 origin: text.origin.as_deref().map(parse).transpose()?,
                 resume: text.token.map(|token| Resume { token, stands }),
+                primary: text.primary,
             },
             origin: text.origin_guid.map(Guid::new),
             snapshots: text.snapshots.iter().map(snapshot).collect::<Result<_, _>>()?,

@@ -17,6 +17,7 @@ use super::pace::{Pace, Speed};
 use super::prove::{Proof, prove};
 use super::record::{Direction, MachineKind, Vector};
 use super::remote::Remote;
+use super::role;
 use super::sync::{Pair, SyncError, Watch, sync};
 use crate::identity::{IdentityError, ensure_device_id};
 use crate::root::Root;
@@ -71,6 +72,8 @@ pub enum Said {
         /// Some of those that differ, for people; none where the replica is what it should be.
         differing: Vec<String>,
     },
+    /// The target is the primary now; nothing but the record is left to be turned.
+    Turned,
     /// Nothing marks anything for the vector any more.
     Forgotten,
     /// It is over, and something is to be done.
@@ -131,6 +134,25 @@ pub fn forget(root: &Root, zfs: &dyn Datasets, number: u64, here_only: bool, out
     };
     say(out, &said);
     said == Said::Forgotten
+}
+
+/// Has both ends change places. Says whether they have.
+pub fn turn(root: &Root, zfs: &dyn Datasets, number: u64, out: &mut dyn Write) -> bool {
+    let failed = |code: &str, text| Said::Failed { code: code.to_owned(), text };
+    let mut teller = Teller::new(out, Limits::default);
+    let said = match begin(root, number) {
+        Err(error) => failed("sync-not-begun", crate::chain(&error)),
+        Ok(begun) => {
+            let turned =
+                begun.with_ends(root, zfs, |source, target| role::turn(&begun.pair, source, target, &mut teller));
+            match turned {
+                Ok(()) => Said::Turned,
+                Err(error) => failed(error.code(), crate::chain(&error)),
+            }
+        }
+    };
+    say(teller.out, &said);
+    said == Said::Turned
 }
 
 /// Asks how far the target is behind, as the source has it. Says whether it could.

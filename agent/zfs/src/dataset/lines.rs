@@ -26,7 +26,7 @@ pub(super) enum ReadRowsError {
 }
 
 /// Columns asked of `zfs list` for [`datasets`].
-pub(super) const DATASET: &str = "name,guid,type,used,encryption,origin,receive_resume_token";
+pub(super) const DATASET: &str = "name,guid,type,used,encryption,origin,receive_resume_token,org.siris:primary";
 /// Columns asked of `zfs list` for [`snapshots`] and [`bookmarks`].
 pub(super) const SNAPSHOT: &str = "name,guid,createtxg";
 
@@ -47,7 +47,7 @@ fn optional<T: std::str::FromStr>(text: &str) -> Option<Option<T>> {
 /// Rows of [`DATASET`]. A pool's own root dataset, which the name of no [`Dataset`] can be, is left out.
 pub(super) fn datasets(text: &str) -> Result<Vec<Dataset>, LineError> {
     let row = |line: &str| {
-        let [name, guid, kind, used, encryption, origin, token] = fields(line)?;
+        let [name, guid, kind, used, encryption, origin, token, primary] = fields(line)?;
         if !name.contains('/') {
             return Some(None);
         }
@@ -65,6 +65,11 @@ pub(super) fn datasets(text: &str) -> Result<Vec<Dataset>, LineError> {
             origin: optional(origin)?,
             // A token of a kind that is not known is no reason to know nothing of all the datasets.
             resume: (token != "-").then(|| Resume { token: token.to_owned(), stands: stands(token) }),
+            primary: match primary {
+                "on" => Some(true),
+                "off" => Some(false),
+                _ => None,
+            },
         }))
     };
     Ok(rows(text, row)?.into_iter().flatten().collect())
@@ -143,15 +148,16 @@ mod tests {
 
     #[test]
     fn rows_are_read_or_refused() {
-        let text = "tank\t1\tfilesystem\t99\toff\t-\t-\n\
-                    tank/a\t2\tfilesystem\t50\toff\t-\t1-abc-def\n\
-                    tank/b\t3\tvolume\t7\taes-256-gcm\ttank/a@1568402268\t-\n";
+        let text = "tank\t1\tfilesystem\t99\toff\t-\t-\t-\n\
+                    tank/a\t2\tfilesystem\t50\toff\t-\t1-abc-def\toff\n\
+                    tank/b\t3\tvolume\t7\taes-256-gcm\ttank/a@1568402268\t-\t-\n";
         let found = datasets(text).unwrap();
         assert_eq!(found.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["tank/a", "tank/b"]);
         assert_eq!(found[0].resume, Some(Resume { token: "1-abc-def".to_owned(), stands: None }));
         assert!(found[1].encrypted && found[1].kind == Kind::Volume);
         assert_eq!(found[1].origin.as_ref().unwrap().to_string(), "tank/a@1568402268");
-        for bad in ["tank/a\t2\tfilesystem\t50\toff\t-\n", "tank/a\tx\tfilesystem\t50\toff\t-\t-\n", "\n"] {
+        assert_eq!([found[0].primary, found[1].primary], [Some(false), None]);
+        for bad in ["tank/a\t2\tfilesystem\t50\toff\t-\t-\n", "tank/a\tx\tfilesystem\t50\toff\t-\t-\t-\n", "\n"] {
             assert!(datasets(bad).is_err(), "{bad:?}");
         }
     }

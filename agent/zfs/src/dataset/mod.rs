@@ -17,8 +17,8 @@ pub use lines::LineError;
 pub use model::{Content, ModelDatasets};
 pub use refusal::Refusal;
 pub use types::{
-    Bookmark, Dataset, Guid, Hold, Kind, Label, LabelError, Newest, Resume, Snapshot, SnapshotName, SnapshotNameError,
-    Stands,
+    Bookmark, Dataset, Guid, Hold, Kind, Label, LabelError, Newest, PRIMARY, Resume, Snapshot, SnapshotName,
+    SnapshotNameError, Stands,
 };
 
 use crate::types::{DatasetName, PoolName};
@@ -115,6 +115,18 @@ pub trait Datasets: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// As [`Datasets::snapshots`].
     fn property(&self, dataset: &DatasetName, name: &str) -> Result<Option<String>, ZfsError>;
+
+    /// Sets a property of a dataset, ZFS's own or a user's; `None` takes it away, and it has again what it lies in has.
+    ///
+    /// # Errors
+    /// When there is no such dataset, or ZFS refuses.
+    fn set_property(&self, dataset: &DatasetName, name: &str, value: Option<&str>) -> Result<(), ZfsError>;
+
+    /// Mounts a file system where its mount point says. One that is mounted, or has no mount point, is no error.
+    ///
+    /// # Errors
+    /// When ZFS refuses.
+    fn mount(&self, dataset: &DatasetName) -> Result<(), ZfsError>;
 
     /// Takes a snapshot of each of these datasets of one pool, all of one instant or none.
     ///

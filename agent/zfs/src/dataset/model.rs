@@ -14,7 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use siris_host::cmd::CmdError;
 
-use super::types::{Bookmark, Dataset, Guid, Hold, Kind, Label, Newest, Resume, Snapshot, SnapshotName, Stands};
+use super::types::{
+    Bookmark, Dataset, Guid, Hold, Kind, Label, Newest, PRIMARY, Resume, Snapshot, SnapshotName, Stands,
+};
 use super::{Base, Datasets, Refusal, Sending, Stream};
 use crate::types::{DatasetName, PoolName};
 use crate::{UserProperties, ZfsError};
@@ -183,6 +185,7 @@ impl State {
             encrypted: set.encrypted,
             origin: origin.map(|(name, _, snap)| SnapshotName::new(name.clone(), snap.label.clone())),
             resume,
+            primary: set.properties.get(PRIMARY).map(|value| value == "on"),
         }
     }
 
@@ -364,20 +367,6 @@ impl ModelDatasets {
         Ok(())
     }
 
-    /// Sets a user property of a dataset, or takes it away.
-    ///
-    /// # Errors
-    /// When there is no such dataset.
-    pub fn set_property(&self, dataset: &DatasetName, name: &str, value: Option<&str>) -> Result<(), ZfsError> {
-        let mut state = self.lock();
-        let properties = &mut state.set_mut(dataset)?.properties;
-        match value {
-            Some(value) => properties.insert(name.to_owned(), value.to_owned()),
-            None => properties.remove(name),
-        };
-        Ok(())
-    }
-
     /// What is in a dataset now.
     ///
     /// # Errors
@@ -486,6 +475,20 @@ impl Datasets for ModelDatasets {
         let mut near =
             above.iter().rev().filter_map(|above| above.parse().ok()).filter_map(|above| state.sets.get(&above));
         Ok(near.find_map(|set| set.properties.get(name).cloned()))
+    }
+
+    fn set_property(&self, dataset: &DatasetName, name: &str, value: Option<&str>) -> Result<(), ZfsError> {
+        let mut state = self.lock();
+        let properties = &mut state.set_mut(dataset)?.properties;
+        match value {
+            Some(value) => properties.insert(name.to_owned(), value.to_owned()),
+            None => properties.remove(name),
+        };
+        Ok(())
+    }
+
+    fn mount(&self, dataset: &DatasetName) -> Result<(), ZfsError> {
+        self.lock().set(dataset).map(drop)
     }
 
     fn snapshot(&self, datasets: &[DatasetName], label: &Label, properties: &UserProperties) -> Result<(), ZfsError> {

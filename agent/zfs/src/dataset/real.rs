@@ -144,6 +144,26 @@ impl Datasets for OpenZfs {
         Ok((value != "-").then(|| value.to_owned()))
     }
 
+    fn set_property(&self, dataset: &DatasetName, name: &str, value: Option<&str>) -> Result<(), ZfsError> {
+        match value {
+            Some(value) => run(zfs(["set", &format!("{name}={value}"), dataset.as_str()])),
+            None => run(zfs(["inherit", name, dataset.as_str()])),
+        }
+    }
+
+    fn mount(&self, dataset: &DatasetName) -> Result<(), ZfsError> {
+        let asked = zfs(["get", "-Hpo", "value", "mounted,mountpoint,canmount", dataset.as_str()]);
+        let said = asked.text().map_err(refused)?;
+        let [mounted, place, may] = said.lines().collect::<Vec<_>>()[..] else { return Ok(()) };
+        if mounted == "yes" || may == "off" || !place.starts_with('/') {
+            return Ok(());
+        }
+        // By the service manager: whoever calls may have mounts of its own, and this one is for all.
+        run(Cmd::new(Tool::SystemdRun)
+            .args(["--quiet", "--wait", "--collect", "--pipe", "--", "zfs", "mount"])
+            .arg(dataset.as_str()))
+    }
+
     fn snapshot(&self, datasets: &[DatasetName], label: &Label, properties: &UserProperties) -> Result<(), ZfsError> {
         let mut cmd = zfs(["snapshot"]);
         for (name, value) in properties {

@@ -35,7 +35,17 @@ const WORDS: [(Refusal, &[&str]); 9] = [
     (Refusal::Corrupt, &["checksum mismatch", "invalid stream", "invalid backup stream", "resume token is corrupt"]),
     (Refusal::NoSpace, &["out of space", "No space left", "quota exceeded"]),
     (Refusal::NameTooLong, &["too long"]),
-    (Refusal::Busy, &["is busy", "dependent clones", "is cloned", "being held", "has children"]),
+    (
+        Refusal::Busy,
+        &[
+            "is busy",
+            "dependent clones",
+            "is cloned",
+            "being held",
+            "has children",
+            "property may be set but unable to remount",
+        ],
+    ),
     (Refusal::Exists, &["already exists", "exists"]),
     (Refusal::Missing, &["does not exist", "could not find any snapshots", "no such", "not found"]),
 ];

@@ -148,7 +148,13 @@ pub struct Dataset {
     pub origin: Option<SnapshotName>,
     /// What a receive that broke off has left.
     pub resume: Option<Resume>,
+    /// What [`PRIMARY`] says: whether it is written to here. `None` where nobody has said.
+    pub primary: Option<bool>,
 }
+
+/// The user property that says whether a dataset is the one that is written to (`on`), or was that once and is a replica now
+/// (`off`).
+pub const PRIMARY: &str = "org.siris:primary";
 
 /// What a receive that broke off has left, to go on from.
 #[derive(Debug, Clone, PartialEq, Eq)]

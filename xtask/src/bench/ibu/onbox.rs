@@ -89,7 +89,7 @@ const RAUC: &str = "[system]\ncompatible=siris\nbootloader=noop\nbundle-formats=
     [slot.boot.1]\ndevice=/dev/disk/by-id/virtio-data3\ntype=raw\nparent=rootfs.1\n";
 
 /// Puts RAUC's root together on the box.
-const SET_UP: &str = "set -e
+const SET_UP: &str = "set -ex
 mkdir -p /run/peers && mount /dev/disk/by-id/virtio-data0 /run/peers && cd /run/peers/root
 mount --rbind /dev dev; mount -t proc proc proc; mount --rbind /sys sys
 mount -t tmpfs tmpfs run; mount -t tmpfs tmpfs tmp; mount --bind /run/peers/files srv

@@ -132,6 +132,8 @@ impl Datasets for Fused<'_> {
         bookmarks(dataset: &DatasetName) -> Vec<Bookmark>;
         holds(dataset: &DatasetName, labels: &[Label]) -> Vec<Hold>;
         create(dataset: &DatasetName) -> ();
+        set_property(dataset: &DatasetName, name: &str, value: Option<&str>) -> ();
+        mount(dataset: &DatasetName) -> ();
         snapshot(datasets: &[DatasetName], label: &Label, properties: &UserProperties) -> ();
         bookmark(snapshot: &SnapshotName, label: &Label) -> ();
         destroy_bookmark(dataset: &DatasetName, label: &Label) -> ();
@@ -181,6 +183,8 @@ impl Datasets for Mutated<'_> {
         datasets(pools: &[PoolName]) -> Vec<Dataset>;
         newest(pools: &[PoolName]) -> BTreeMap<DatasetName, Newest>;
         create(dataset: &DatasetName) -> ();
+        set_property(dataset: &DatasetName, name: &str, value: Option<&str>) -> ();
+        mount(dataset: &DatasetName) -> ();
         snapshot(datasets: &[DatasetName], label: &Label, properties: &UserProperties) -> ();
         bookmark(snapshot: &SnapshotName, label: &Label) -> ();
         destroy_bookmark(dataset: &DatasetName, label: &Label) -> ();
@@ -255,6 +259,14 @@ impl End for Far<'_> {
 
     fn abort_receive(&self, dataset: &DatasetName) -> Result<(), EndError> {
         self.0.abort_receive(dataset)
+    }
+
+    fn step_down(&self, dataset: &DatasetName) -> Result<(), EndError> {
+        self.0.step_down(dataset)
+    }
+
+    fn take_over(&self, dataset: &DatasetName, newest: Guid) -> Result<(), EndError> {
+        self.0.take_over(dataset, newest)
     }
 }
 
@@ -331,6 +343,15 @@ impl End for Wired<'_> {
 
     fn abort_receive(&self, dataset: &DatasetName) -> Result<(), EndError> {
         self.ask(&Request::Abort { dataset: dataset.to_string() }, &mut io::empty()).map(drop)
+    }
+
+    fn step_down(&self, dataset: &DatasetName) -> Result<(), EndError> {
+        self.ask(&Request::StepDown { dataset: dataset.to_string() }, &mut io::empty()).map(drop)
+    }
+
+    fn take_over(&self, dataset: &DatasetName, newest: Guid) -> Result<(), EndError> {
+        let request = Request::TakeOver { dataset: dataset.to_string(), newest: newest.as_u64() };
+        self.ask(&request, &mut io::empty()).map(drop)
     }
 }
 
