@@ -2,7 +2,8 @@
 //!
 //! Owns: the dataset `POOL/siris-escrow` (never mounted), a dataset below it for each box that has had the pool, and
 //! what their user properties say. A property set is one transaction, and needs no mount that an export would trip over.
-//! Never: takes another box's record away; puts a secret there (password hash, private keys).
+//! Never: takes another box's record away; puts a secret there (password hash, private keys: a box that was installed anew makes
+//! a new key for each machine that it dials, which has to allow that one).
 //!
 //! | property | on | says |
 //! |---|---|---|
@@ -26,6 +27,9 @@ use uuid::Uuid;
 use crate::config::{BoxConfig, Key};
 use crate::pools::memory;
 use crate::root::{CONFIG, DEVICE_ID, NETWORK, RECEIPT, RECEIPTS, Root};
+use crate::store::{Dump, Store, StoreError};
+use crate::vectors::keys;
+use crate::vectors::record::Peer;
 
 /// What the installer leaves where a box may take its identity from a pool: a TOML file.
 pub const PENDING: &str = "/var/lib/siris/escrow-pending.toml";
@@ -88,6 +92,9 @@ pub struct Record {
     /// Receipts of its installs, by file name.
     #[serde(default)]
     pub receipts: BTreeMap<String, String>,
+    /// Its records: machines, their public keys, vectors.
+    #[serde(default)]
+    pub records: Dump,
 }
 
 /// What the installer left.
@@ -214,6 +221,18 @@ fn take_on(root: &Root, record: &Record, network: bool) -> Result<(), EscrowErro
         let path = format!("{RECEIPTS}/{name}");
         root.ensure(&path, text.as_bytes(), 0o644).map_err(file(&path))?;
     }
+    if !record.records.is_empty() {
+        let taken = || -> Result<Vec<Peer>, StoreError> {
+            let mut store = Store::open(root)?;
+            // Done before, where it broke off later.
+            match store.take_back(&record.records) {
+                Err(StoreError::Exists(_)) | Ok(()) => store.peers(),
+                Err(error) => Err(error),
+            }
+        };
+        let peers = taken().map_err(|error| said(&error))?;
+        keys::authorize(root, &peers).map_err(|error| said(&error))?;
+    }
     let id = format!("{}\n", record.device_id);
     root.write(DEVICE_ID, id.as_bytes(), 0o644).map_err(file(DEVICE_ID))
 }
@@ -268,7 +287,12 @@ fn collect(root: &Root) -> Result<Record, EscrowError> {
         config: root.read(CONFIG).map_err(file(CONFIG))?.unwrap_or_default(),
         network: texts(root, NETWORK, |_| true).map_err(file(NETWORK))?,
         receipts,
+        records: records(root).map_err(|error| EscrowError::Box(crate::chain(&error)))?,
     })
+}
+
+fn records(root: &Root) -> Result<Dump, StoreError> {
+    Store::read(root)?.map_or_else(|| Ok(Dump::new()), |store| store.dump())
 }
 
 /// The text of that key, at the top or one level below: a receipt is signed as a whole.

@@ -60,13 +60,18 @@ impl Root {
     /// # Errors
     /// When the file cannot be written; the old one stays.
     pub fn ensure_kept(&self, path: &str, bytes: &[u8], mode: u32) -> io::Result<()> {
-        if self.ensure(path, bytes, mode)?
-            && let Err(error) = self.write(ESCROW_WANTED, b"", 0o644)
-        {
+        if self.ensure(path, bytes, mode)? {
+            self.want_kept();
+        }
+        Ok(())
+    }
+
+    /// Leaves word that what makes the box itself has changed, and is to be kept on the pools.
+    pub fn want_kept(&self) {
+        if let Err(error) = self.write(ESCROW_WANTED, b"", 0o644) {
             // It is kept at the next boot at the latest.
             eprintln!("cannot ask for the box's identity to be kept on its pools: {error}");
         }
-        Ok(())
     }
 
     /// Removes a file that may be absent.

@@ -7,6 +7,8 @@
 //! later. So the release before can go on with what this one has written, and a rollback loses no row. The schema's
 //! version is SQLite's `user_version`.
 
+mod dump;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,6 +23,8 @@ use crate::vectors::limit::Limits;
 use crate::vectors::peer::Rights;
 use crate::vectors::record::{Direction, Machine, MachineKind, Name, Peer, Priority, Tier, Vector};
 use crate::vectors::remote::Address;
+
+pub use dump::Dump;
 
 /// The database.
 pub const STORE: &str = "/var/lib/siris/agent.db";
@@ -416,14 +420,14 @@ impl Vector {
 mod tests {
     use super::*;
 
-    fn root() -> (tempfile::TempDir, Root) {
+    pub(super) fn root() -> (tempfile::TempDir, Root) {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path());
         std::fs::create_dir_all(root.path("/var/lib/siris")).unwrap();
         (dir, root)
     }
 
-    fn machine(name: &str) -> Machine {
+    pub(super) fn machine(name: &str) -> Machine {
         let host_key = "ssh-ed25519 AAAA".to_owned();
         Machine {
             name: name.parse().unwrap(),
@@ -434,7 +438,7 @@ mod tests {
         }
     }
 
-    fn vector(machine: &str, dataset: &str) -> Vector {
+    pub(super) fn vector(machine: &str, dataset: &str) -> Vector {
         Vector {
             number: 0,
             machine: machine.parse().unwrap(),

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use siris_api::{ErrorCode, REPLICATION_ACTION, VECTOR_INTERFACE, vector_path};
 use siris_zfs::DatasetName;
@@ -31,6 +31,9 @@ use crate::vectors::worker::{self, Said};
 const AT_ONCE: u32 = 4;
 /// More than these no box is asked for.
 pub(super) const AT_ONCE_MAX: u32 = 64;
+/// How long one that failed waits before it is tried again by itself: a link may be down for hours, and what somebody
+/// mended goes on.
+const RETRY: Duration = Duration::from_secs(15 * 60);
 /// The worker that syncs.
 const SYNC: &str = "sync-worker";
 
@@ -62,6 +65,7 @@ struct Running {
     /// In which order they began to wait.
     turn: u64,
     last_error: String,
+    failed_at: Option<Instant>,
     sent: u64,
     rate: u64,
     remaining: u64,
@@ -77,6 +81,7 @@ impl Running {
             again: false,
             turn: 0,
             last_error: String::new(),
+            failed_at: None,
             sent: 0,
             rate: 0,
             remaining: 0,
@@ -85,9 +90,11 @@ impl Running {
         }
     }
 
-    /// Waits, and may begin at this hour.
+    /// Waits, or failed some time ago, and may begin at this hour.
     fn is_ready(&self, at: Moment) -> bool {
-        self.state == State::Waiting && self.vector.limits.at(at) != Rate::Stop
+        let tries_again = self.failed_at.is_some_and(|at| at.elapsed() >= RETRY) && !self.vector.paused;
+        let wants = self.state == State::Waiting || (self.state == State::Failed && tries_again);
+        wants && self.vector.limits.at(at) != Rate::Stop
     }
 
     fn state(&self) -> &'static str {
@@ -259,6 +266,7 @@ impl Vectors {
         self.note(number, |running| {
             again = running.again;
             running.again = false;
+            running.failed_at = Some(Instant::now());
             (running.rate, running.remaining) = (0, 0);
             match &ended {
                 // It goes on when its hour comes.
@@ -353,7 +361,9 @@ impl Vectors {
         let agent = self.agent.clone();
         let done = tokio::task::spawn_blocking(move || {
             let store = Store::open(&agent.root).map_err(|error| unusable(&error))?;
-            work(&agent, store)
+            let done = work(&agent, store)?;
+            agent.root.want_kept();
+            Ok(done)
         });
         done.await.map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))?
     }

@@ -5,6 +5,7 @@ use siris_zfs::Model;
 use super::*;
 use crate::pools::memory::{Memory, reconcile};
 use crate::root::PASSWORD_HASH;
+use crate::vectors::peer::Rights;
 
 struct Machine {
     _dir: tempfile::TempDir,
@@ -34,6 +35,12 @@ fn kept(zfs: &Model) -> Machine {
     a.root.write(&format!("{NETWORK}/10-a.network"), b"[Match]\n", 0o644).unwrap();
     a.root.write(RECEIPT, b"{\"receipt\": {\"install\": \"batch-7\"}}", 0o644).unwrap();
     a.root.write(PASSWORD_HASH, b"$y$secret\n", 0o600).unwrap();
+    let records = Store::open(&a.root).unwrap();
+    let rights =
+        Rights { device: Uuid::nil(), prefix: "tank/home/agents".parse().unwrap(), may_receive: true, may_send: false };
+    let peer = Peer { name: "office".parse().unwrap(), key: "ssh-ed25519 AAAA".to_owned(), rights };
+    records.add_peer(&peer).unwrap();
+    drop(records);
     assert_eq!(store(&a.root, zfs).unwrap(), 1);
     a
 }
@@ -57,6 +64,9 @@ fn a_box_installed_anew_is_itself_again() {
     assert_eq!(config.list(Key::DnsServers), ["192.0.2.9"]);
     assert_eq!(b.root.read(&format!("{NETWORK}/10-a.network")).unwrap().unwrap(), "[Match]\n");
     assert!(b.root.read(&format!("{RECEIPTS}/install-batch-7.json")).unwrap().is_some());
+    // Who may dial it still may.
+    assert_eq!(Store::read(&b.root).unwrap().unwrap().peers().unwrap()[0].name.as_str(), "office");
+    assert!(b.root.read(keys::AUTHORIZED).unwrap().unwrap().contains("siris-peer:office"));
     assert_eq!(restore(&b.root, &zfs).unwrap(), Restored::Nothing, "once");
 }
 
@@ -134,6 +144,7 @@ fn a_long_record_comes_back_whole_and_a_damaged_one_is_said() {
         config: String::new(),
         network: BTreeMap::new(),
         receipts: BTreeMap::from([("install-1.json".to_owned(), noise)]),
+        records: Dump::new(),
     };
     let mut parts = encode(&record).unwrap();
     assert!(parts.len() > 2 && parts.values().all(|part| part.len() <= USER_PROPERTY_MAX));

@@ -15,7 +15,7 @@ use crate::root::Root;
 
 const DIR: &str = "/var/lib/siris/peers";
 /// What sshd asks, beside root's own keys.
-const AUTHORIZED: &str = "/var/lib/siris/peers/authorized_keys";
+pub(crate) const AUTHORIZED: &str = "/var/lib/siris/peers/authorized_keys";
 const HOST_KEY: &str = "/var/lib/ssh/ssh_host_ed25519_key.pub";
 const COMMAND: &str = "/usr/libexec/siris/siris-agent peer";
 /// Kinds of keys that are taken.
