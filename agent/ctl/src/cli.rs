@@ -211,9 +211,13 @@ pub enum MachineCommand {
         /// Its device id.
         #[arg(long, requires = "host_key")]
         device: Option<String>,
-        /// Its host key.
-        #[arg(long, requires = "device")]
+        /// Its host key, as in a .pub file.
+        #[arg(long)]
         host_key: Option<String>,
+        /// It has ZFS and SSH, and no agent. This box's key for it is printed, to be let in as root there; with it this box
+        /// can do there what root can.
+        #[arg(long, requires = "host_key", conflicts_with_all = ["via", "device", "send"])]
+        server: bool,
     },
     /// Lets a machine dial this box, with a key that can do a few fixed things below one dataset, and nothing else.
     Allow {

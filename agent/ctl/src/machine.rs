@@ -45,10 +45,23 @@ struct Known {
 pub async fn run(connection: &Connection, remote: &Remote, command: MachineCommand) -> Result<(), Failure> {
     let here = ReplicationProxy::new(connection).await?;
     match command {
-        MachineCommand::Add { name, address, prefix, send, via, device, host_key } => {
+        MachineCommand::Add { name, address, prefix, server: true, host_key, .. } => {
+            let (host, port) = host_and_port(&address)?;
+            let machine: Options<'_> = HashMap::from([
+                ("kind", "server".into()),
+                ("host", host.as_str().into()),
+                ("port", port.into()),
+                ("host-key", host_key.as_deref().unwrap_or_default().into()),
+                ("prefix", prefix.as_str().into()),
+            ]);
+            here.add_machine(&name, machine).await?;
+            print(&format!("to be let in as root there:\n{}\n", here.own_key(&name).await?))
+        }
+        MachineCommand::Add { name, address, prefix, send, via, device, host_key, .. } => {
             let (host, port) = host_and_port(&address)?;
             let (device, host_key) = match (device, host_key) {
                 (Some(device), Some(host_key)) => (device, host_key),
+                (None, Some(_)) => return Err(Failure::input("--host-key goes with --device or with --server")),
                 _ => {
                     let via = via.unwrap_or_else(|| format!("root@{address}"));
                     allowed_there(connection, remote, &via, &name, &prefix, send).await?

@@ -16,7 +16,7 @@ mod types;
 
 pub use dataset::{
     Base, Bookmark, Content, Dataset, Datasets, Guid, Hold, Kind, Label, LabelError, LineError, ModelDatasets, Newest,
-    PRIMARY, Refusal, Resume, Sending, Snapshot, SnapshotName, SnapshotNameError, Stands, Stream,
+    PRIMARY, Refusal, Resume, RunsZfs, Sending, Snapshot, SnapshotName, SnapshotNameError, Stands, Stream,
 };
 pub use import_text::ImportTextError;
 pub use model::{Model, ModelPool};

@@ -1,6 +1,7 @@
 //! Vectors between boxes: real ZFS on both, and real SSH between them.
 
 mod broken;
+mod server;
 mod turned;
 
 use std::time::Duration;
@@ -28,6 +29,7 @@ pub fn cases() -> Vec<Case> {
     )];
     cases.extend(broken::cases());
     cases.extend(turned::cases());
+    cases.extend(server::cases());
     cases
 }
 

@@ -101,14 +101,14 @@ fn host(options: &Options) -> Result<String, Failure> {
 fn machine(name: Name, options: &Options) -> Result<Machine, Failure> {
     only(options, &["kind", "host", "port", "host-key", "device", "prefix"])?;
     let kind: MachineKind = needed(options, "kind")?;
-    if kind == MachineKind::Server {
-        return Err(refused("machines without an agent (kind server) are not to be had in this release"));
-    }
     let host_key = keys::parse(&needed::<String>(options, "host-key")?).map_err(|error| key_failure(&error))?;
     Ok(Machine {
         name,
         kind,
-        device: Some(needed(options, "device")?),
+        device: match kind {
+            MachineKind::Device => Some(needed(options, "device")?),
+            MachineKind::Server => None,
+        },
         address: Address { host: host(options)?, port: port(options)?, host_key },
         prefix: needed(options, "prefix")?,
     })

@@ -22,6 +22,7 @@ pub mod prove;
 pub mod record;
 pub mod remote;
 pub mod role;
+mod server;
 pub mod sync;
 mod wire;
 pub mod worker;

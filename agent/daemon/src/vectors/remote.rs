@@ -36,9 +36,9 @@ pub struct Address {
     pub host_key: String,
 }
 
-/// Another machine.
+/// SSH to a machine.
 #[derive(Debug)]
-pub struct Remote {
+pub struct Ssh {
     address: Address,
     /// The private key.
     key: PathBuf,
@@ -49,19 +49,19 @@ pub struct Remote {
 /// The name that the host key is pinned under, whatever the machine is called.
 const ALIAS: &str = "siris-peer";
 
-impl Remote {
-    /// A machine at that address, with this private key.
+impl Ssh {
+    /// To a machine at that address, with this private key.
     ///
     /// # Errors
     /// When a temporary directory cannot be made.
     pub fn new(address: Address, key: &Path) -> io::Result<Self> {
         let dir = tempfile::Builder::new().prefix("siris-ssh-").tempdir()?;
         std::fs::write(dir.path().join("known_hosts"), format!("{ALIAS} {}\n", address.host_key))?;
-        Ok(Remote { address, key: key.to_owned(), dir })
+        Ok(Ssh { address, key: key.to_owned(), dir })
     }
 
-    fn ssh(&self, request: &Request) -> Result<Cmd, EndError> {
-        let request = serde_json::to_string(request).map_err(EndError::Answer)?;
+    /// Runs a command there, in the shell of who is let in; what SSH says goes to a log.
+    pub(super) fn run(&self, command: &str) -> Cmd {
         let option = |name: &str, value: String| ["-o".to_owned(), format!("{name}={value}")];
         let options = [
             option("BatchMode", "yes".to_owned()),
@@ -79,17 +79,45 @@ impl Remote {
             option("ControlPersist", KEPT.to_string()),
         ];
         let (key, port) = (self.key.display().to_string(), self.address.port.to_string());
-        let cmd = Cmd::new(Tool::Ssh).args(["-F", "none", "-T", "-x", "-a", "-i", &key, "-p", &port, "-l", "root"]);
-        Ok(cmd
+        Cmd::new(Tool::Ssh)
+            .args(["-F", "none", "-T", "-x", "-a", "-i", &key, "-p", &port, "-l", "root"])
             .args(options.iter().flatten())
-            .args(["--", &self.address.host, &request])
-            .log(self.dir.path().join("log")))
+            .args(["--", &self.address.host, command])
+    }
+}
+
+impl Drop for Ssh {
+    fn drop(&mut self) {
+        // The connection that is kept; where there is none, there is nothing to end.
+        let control = format!("ControlPath={}", self.dir.path().join("control").display());
+        let _ =
+            Cmd::new(Tool::Ssh).args(["-F", "none", "-o", &control, "-O", "exit", "--", &self.address.host]).output();
+    }
+}
+
+/// Another machine.
+#[derive(Debug)]
+pub struct Remote(Ssh);
+
+impl Remote {
+    /// The machine that is reached in this way.
+    pub fn new(ssh: Ssh) -> Self {
+        Remote(ssh)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.0.dir.path().join("log")
+    }
+
+    fn ssh(&self, request: &Request) -> Result<Cmd, EndError> {
+        let request = serde_json::to_string(request).map_err(EndError::Answer)?;
+        Ok(self.0.run(&request).log(self.log()))
     }
 
     /// Asks, hands over `input`, and waits for the answer.
     fn ask(&self, request: &Request, input: &mut dyn Read) -> Result<Answer, EndError> {
         // Each session's words on their own.
-        let _ = std::fs::remove_file(self.dir.path().join("log"));
+        let _ = std::fs::remove_file(self.log());
         let mut running = self.ssh(request)?.spawn().map_err(EndError::Link)?;
         let (stdin, stdout) = (running.stdin(), running.stdout());
         let (Some(mut stdin), Some(mut stdout)) = (stdin, stdout) else {
@@ -120,7 +148,7 @@ impl Remote {
 }
 
 /// Why SSH did not get through, by the words of its messages.
-fn unreachable(error: CmdError) -> EndError {
+pub(super) fn unreachable(error: CmdError) -> EndError {
     let says = |words: &str| matches!(&error, CmdError::Failed { tail, .. } if tail.contains(words));
     if says("Host key verification failed") {
         EndError::HostKey(error)
@@ -128,15 +156,6 @@ fn unreachable(error: CmdError) -> EndError {
         EndError::Denied(error)
     } else {
         EndError::Link(error)
-    }
-}
-
-impl Drop for Remote {
-    fn drop(&mut self) {
-        // The connection that is kept; where there is none, there is nothing to end.
-        let control = format!("ControlPath={}", self.dir.path().join("control").display());
-        let _ =
-            Cmd::new(Tool::Ssh).args(["-F", "none", "-o", &control, "-O", "exit", "--", &self.address.host]).output();
     }
 }
 
@@ -161,7 +180,7 @@ impl End for Remote {
     }
 
     fn send(&self, dataset: &DatasetName, stream: &Stream) -> Result<Box<dyn Sending>, EndError> {
-        let log = tempfile::NamedTempFile::new_in(self.dir.path()).map_err(ZfsError::Stream)?;
+        let log = tempfile::NamedTempFile::new_in(self.0.dir.path()).map_err(ZfsError::Stream)?;
         let request = Request::Send { dataset: dataset.to_string(), stream: stream.into() };
         let mut running = self.ssh(&request)?.log(log.path()).spawn().map_err(EndError::Link)?;
         drop(running.stdin());

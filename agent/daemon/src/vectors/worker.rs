@@ -16,8 +16,9 @@ use super::limit::Limits;
 use super::pace::{Pace, Speed};
 use super::prove::{Proof, prove};
 use super::record::{Direction, MachineKind, Vector};
-use super::remote::Remote;
+use super::remote::{Remote, Ssh};
 use super::role;
+use super::server::Server;
 use super::sync::{Pair, SyncError, Watch, sync};
 use crate::identity::{IdentityError, ensure_device_id};
 use crate::root::Root;
@@ -94,8 +95,6 @@ enum BeginError {
     NoVector(u64),
     #[error(transparent)]
     Device(#[from] IdentityError),
-    #[error("machine {0} has no agent: vectors to servers are not to be had yet")]
-    Server(String),
 }
 
 /// How many paths that differ are named.
@@ -204,9 +203,6 @@ fn begin(root: &Root, number: u64) -> Result<Begun, BeginError> {
     let store = Store::read(root)?.ok_or(BeginError::NoVector(number))?;
     let vector = store.vector(number)?;
     let machine = store.machine(vector.machine.as_str())?;
-    if machine.kind == MachineKind::Server {
-        return Err(BeginError::Server(machine.name.to_string()));
-    }
     let device = ensure_device_id(root)?;
     let pair = Pair { id: vector.id(device), source: vector.source.clone(), target: vector.target.clone() };
     Ok(Begun { pair, vector, machine })
@@ -248,21 +244,25 @@ impl Begun {
         // A new one for each try: what was kept of a connection that broke is gone with it.
         let (here, far) = (Local(zfs), self.far(root).map_err(SyncError::Target)?);
         match self.vector.direction {
-            Direction::Push => work(&here, &far),
-            Direction::Pull => work(&far, &here),
+            Direction::Push => work(&here, &*far),
+            Direction::Pull => work(&*far, &here),
         }
     }
 
     fn lag(&self, root: &Root, zfs: &dyn Datasets) -> Result<Lag, SyncError> {
         match self.vector.direction {
             Direction::Push => lag::of(&self.pair, &Local(zfs)),
-            Direction::Pull => lag::of(&self.pair, &self.far(root).map_err(SyncError::Source)?),
+            Direction::Pull => lag::of(&self.pair, &*self.far(root).map_err(SyncError::Source)?),
         }
     }
 
-    fn far(&self, root: &Root) -> Result<Remote, EndError> {
-        let far = Remote::new(self.machine.address.clone(), &keys::private(root, &self.machine.name));
-        far.map_err(|error| EndError::Zfs(siris_zfs::ZfsError::Stream(error)))
+    fn far(&self, root: &Root) -> Result<Box<dyn End>, EndError> {
+        let ssh = Ssh::new(self.machine.address.clone(), &keys::private(root, &self.machine.name));
+        let ssh = ssh.map_err(|error| EndError::Zfs(siris_zfs::ZfsError::Stream(error)))?;
+        Ok(match self.machine.kind {
+            MachineKind::Device => Box::new(Remote::new(ssh)),
+            MachineKind::Server => Box::new(Server::new(ssh)),
+        })
     }
 
     fn forget(&self, root: &Root, zfs: &dyn Datasets, here_only: bool) -> Result<(), EndError> {

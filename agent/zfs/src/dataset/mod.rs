@@ -15,6 +15,7 @@ use std::path::Path;
 
 pub use lines::LineError;
 pub use model::{Content, ModelDatasets};
+pub use real::RunsZfs;
 pub use refusal::Refusal;
 pub use types::{
     Bookmark, Dataset, Guid, Hold, Kind, Label, LabelError, Newest, PRIMARY, Resume, Snapshot, SnapshotName,

@@ -1,4 +1,4 @@
-//! The real ones: the `zfs` tool of this machine.
+//! The real ones: the `zfs` tool, of this machine or another one.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read};
@@ -17,8 +17,49 @@ use crate::{OpenZfs, UserProperties, ZfsError};
 /// Bytes of a stream that are on their way at once.
 const BUFFER: usize = 256 << 10;
 
-fn zfs<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Cmd {
-    Cmd::new(Tool::Zfs).args(arguments)
+/// Who runs the `zfs` tool, and where.
+pub trait RunsZfs: Send + Sync + std::fmt::Debug {
+    /// The command that runs it with these arguments.
+    fn zfs(&self, arguments: &[String]) -> Cmd;
+
+    /// Whether it is this machine's, whose file systems can be mounted and read here.
+    fn is_here(&self) -> bool;
+}
+
+impl RunsZfs for OpenZfs {
+    fn zfs(&self, arguments: &[String]) -> Cmd {
+        Cmd::new(Tool::Zfs).args(arguments)
+    }
+
+    fn is_here(&self) -> bool {
+        true
+    }
+}
+
+/// A command of the tool being put together.
+struct Call<'a> {
+    who: &'a dyn RunsZfs,
+    arguments: Vec<String>,
+}
+
+impl Call<'_> {
+    fn arg(mut self, argument: impl Into<String>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    fn args<A: Into<String>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    fn cmd(&self) -> Cmd {
+        self.who.zfs(&self.arguments)
+    }
+}
+
+fn zfs<'a, 'w>(who: &'w dyn RunsZfs, arguments: impl IntoIterator<Item = &'a str>) -> Call<'w> {
+    Call { who, arguments: arguments.into_iter().map(str::to_owned).collect() }
 }
 
 fn refused(error: CmdError) -> ZfsError {
@@ -28,11 +69,12 @@ fn refused(error: CmdError) -> ZfsError {
     }
 }
 
-fn run(cmd: Cmd) -> Result<(), ZfsError> {
-    cmd.output().map(drop).map_err(refused)
+fn run(call: Call<'_>) -> Result<(), ZfsError> {
+    call.cmd().output().map(drop).map_err(refused)
 }
 
-fn read<T>(cmd: Cmd, parse: impl Fn(&str) -> Result<T, lines::LineError>) -> Result<T, ZfsError> {
+fn read<T>(call: Call<'_>, parse: impl Fn(&str) -> Result<T, lines::LineError>) -> Result<T, ZfsError> {
+    let cmd = call.cmd();
     let command = cmd.to_string();
     let text = cmd.text().map_err(refused)?;
     parse(&text).map_err(|source| ZfsError::ReadLines { command, source })
@@ -71,14 +113,14 @@ fn send_arguments(stream: &Stream) -> Vec<String> {
     }
 }
 
-impl Datasets for OpenZfs {
+impl<R: RunsZfs> Datasets for R {
     fn datasets(&self, pools: &[PoolName]) -> Result<Vec<Dataset>, ZfsError> {
         // Without a name the tool lists what is there, and says so with an error where that is nothing.
         if pools.is_empty() {
             return Ok(Vec::new());
         }
         let list = ["list", "-Hp", "-r", "-t", "filesystem,volume", "-s", "name", "-o", lines::DATASET];
-        read(zfs(list).args(pools.iter().map(PoolName::as_str)), lines::datasets)
+        read(zfs(self, list).args(pools.iter().map(PoolName::as_str)), lines::datasets)
     }
 
     fn newest(&self, pools: &[PoolName]) -> Result<BTreeMap<DatasetName, Newest>, ZfsError> {
@@ -86,8 +128,9 @@ impl Datasets for OpenZfs {
             return Ok(BTreeMap::new());
         }
         // Sorted by name, as they come: the tool keeps nothing back to sort.
-        let list = zfs(["list", "-Hp", "-r", "-t", "snapshot", "-o", lines::SNAPSHOT]);
+        let list = zfs(self, ["list", "-Hp", "-r", "-t", "snapshot", "-o", lines::SNAPSHOT]);
         let list = list.args(pools.iter().map(PoolName::as_str));
+        let list = list.cmd();
         let (command, log) = (list.to_string(), tempfile::NamedTempFile::new().map_err(ZfsError::Stream)?);
         let mut running = list.log(log.path()).spawn()?;
         let output = running.stdout().ok_or_else(|| ZfsError::Stream(io::ErrorKind::BrokenPipe.into()))?;
@@ -102,7 +145,7 @@ impl Datasets for OpenZfs {
 
     fn dataset(&self, name: &DatasetName) -> Result<Option<Dataset>, ZfsError> {
         let list = ["list", "-Hp", "-t", "filesystem,volume", "-o", lines::DATASET, name.as_str()];
-        match read(zfs(list), lines::datasets) {
+        match read(zfs(self, list), lines::datasets) {
             Err(ZfsError::Refused { why: Refusal::Missing, .. }) => Ok(None),
             other => Ok(other?.pop()),
         }
@@ -110,12 +153,12 @@ impl Datasets for OpenZfs {
 
     fn snapshots(&self, dataset: &DatasetName) -> Result<Vec<Snapshot>, ZfsError> {
         let list = ["list", "-Hp", "-d", "1", "-t", "snapshot", "-s", "createtxg", "-o", lines::SNAPSHOT];
-        read(zfs(list).arg(dataset.as_str()), lines::snapshots)
+        read(zfs(self, list).arg(dataset.as_str()), lines::snapshots)
     }
 
     fn bookmarks(&self, dataset: &DatasetName) -> Result<Vec<Bookmark>, ZfsError> {
         let list = ["list", "-Hp", "-d", "1", "-t", "bookmark", "-s", "createtxg", "-o", lines::SNAPSHOT];
-        read(zfs(list).arg(dataset.as_str()), lines::bookmarks)
+        read(zfs(self, list).arg(dataset.as_str()), lines::bookmarks)
     }
 
     fn holds(&self, dataset: &DatasetName, labels: &[Label]) -> Result<Vec<Hold>, ZfsError> {
@@ -123,7 +166,7 @@ impl Datasets for OpenZfs {
             return Ok(Vec::new());
         }
         let names = labels.iter().map(|label| format!("{dataset}@{label}"));
-        let mut holds = read(zfs(["holds", "-Hp"]).args(names), lines::holds)?;
+        let mut holds = read(zfs(self, ["holds", "-Hp"]).args(names), lines::holds)?;
         holds.sort();
         Ok(holds)
     }
@@ -132,40 +175,42 @@ impl Datasets for OpenZfs {
         let above: Vec<&str> = dataset.from_the_top().collect();
         for (n, name) in above.iter().enumerate() {
             // One by one, not with `-p`, which says that all is well where the dataset is there already.
-            let made = run(zfs(["create", name]));
+            let made = run(zfs(self, ["create", name]));
             if n + 1 < above.len() { unless(made, Refusal::Exists)? } else { made? }
         }
         Ok(())
     }
 
     fn property(&self, dataset: &DatasetName, name: &str) -> Result<Option<String>, ZfsError> {
-        let value = zfs(["get", "-Hpo", "value", name, dataset.as_str()]).text().map_err(refused)?;
+        let value = zfs(self, ["get", "-Hpo", "value", name, dataset.as_str()]).cmd().text().map_err(refused)?;
         let value = value.trim_end_matches('\n');
         Ok((value != "-").then(|| value.to_owned()))
     }
 
     fn set_property(&self, dataset: &DatasetName, name: &str, value: Option<&str>) -> Result<(), ZfsError> {
         match value {
-            Some(value) => run(zfs(["set", &format!("{name}={value}"), dataset.as_str()])),
-            None => run(zfs(["inherit", name, dataset.as_str()])),
+            Some(value) => run(zfs(self, ["set", &format!("{name}={value}"), dataset.as_str()])),
+            None => run(zfs(self, ["inherit", name, dataset.as_str()])),
         }
     }
 
     fn mount(&self, dataset: &DatasetName) -> Result<(), ZfsError> {
-        let asked = zfs(["get", "-Hpo", "value", "mounted,mountpoint,canmount", dataset.as_str()]);
-        let said = asked.text().map_err(refused)?;
+        let asked = zfs(self, ["get", "-Hpo", "value", "mounted,mountpoint,canmount", dataset.as_str()]);
+        let said = asked.cmd().text().map_err(refused)?;
         let [mounted, place, may] = said.lines().collect::<Vec<_>>()[..] else { return Ok(()) };
         if mounted == "yes" || may == "off" || !place.starts_with('/') {
             return Ok(());
         }
+        if !self.is_here() {
+            return run(zfs(self, ["mount", dataset.as_str()]));
+        }
         // By the service manager: whoever calls may have mounts of its own, and this one is for all.
-        run(Cmd::new(Tool::SystemdRun)
-            .args(["--quiet", "--wait", "--collect", "--pipe", "--", "zfs", "mount"])
-            .arg(dataset.as_str()))
+        let mount = ["--quiet", "--wait", "--collect", "--pipe", "--", "zfs", "mount", dataset.as_str()];
+        Cmd::new(Tool::SystemdRun).args(mount).output().map(drop).map_err(refused)
     }
 
     fn snapshot(&self, datasets: &[DatasetName], label: &Label, properties: &UserProperties) -> Result<(), ZfsError> {
-        let mut cmd = zfs(["snapshot"]);
+        let mut cmd = zfs(self, ["snapshot"]);
         for (name, value) in properties {
             cmd = cmd.arg("-o").arg(format!("{name}={value}"));
         }
@@ -173,46 +218,46 @@ impl Datasets for OpenZfs {
     }
 
     fn bookmark(&self, snapshot: &SnapshotName, label: &Label) -> Result<(), ZfsError> {
-        run(zfs(["bookmark"]).arg(snapshot.to_string()).arg(format!("{}#{label}", snapshot.dataset)))
+        run(zfs(self, ["bookmark"]).arg(snapshot.to_string()).arg(format!("{}#{label}", snapshot.dataset)))
     }
 
     fn destroy_bookmark(&self, dataset: &DatasetName, label: &Label) -> Result<(), ZfsError> {
-        unless(run(zfs(["destroy"]).arg(format!("{dataset}#{label}"))), Refusal::Missing)
+        unless(run(zfs(self, ["destroy"]).arg(format!("{dataset}#{label}"))), Refusal::Missing)
     }
 
     fn hold(&self, snapshot: &SnapshotName, tag: &Label) -> Result<(), ZfsError> {
-        unless(run(zfs(["hold", "--", tag.as_str()]).arg(snapshot.to_string())), Refusal::Exists)
+        unless(run(zfs(self, ["hold", "--", tag.as_str()]).arg(snapshot.to_string())), Refusal::Exists)
     }
 
     fn release(&self, snapshot: &SnapshotName, tag: &Label) -> Result<(), ZfsError> {
-        unless(run(zfs(["release", "--", tag.as_str()]).arg(snapshot.to_string())), Refusal::Missing)
+        unless(run(zfs(self, ["release", "--", tag.as_str()]).arg(snapshot.to_string())), Refusal::Missing)
     }
 
     fn destroy_snapshots(&self, dataset: &DatasetName, labels: &[Label]) -> Result<(), ZfsError> {
         if labels.is_empty() {
             return Ok(());
         }
-        run(zfs(["destroy"]).arg(labelled(dataset, labels)))
+        run(zfs(self, ["destroy"]).arg(labelled(dataset, labels)))
     }
 
     fn clone_snapshot(&self, snapshot: &SnapshotName, target: &DatasetName) -> Result<(), ZfsError> {
-        run(zfs(["clone", "-o", "canmount=noauto"]).arg(snapshot.to_string()).arg(target.as_str()))
+        run(zfs(self, ["clone", "-o", "canmount=noauto"]).arg(snapshot.to_string()).arg(target.as_str()))
     }
 
     fn promote(&self, clone: &DatasetName) -> Result<(), ZfsError> {
-        run(zfs(["promote", clone.as_str()]))
+        run(zfs(self, ["promote", clone.as_str()]))
     }
 
     fn rename_snapshot(&self, snapshot: &SnapshotName, label: &Label) -> Result<(), ZfsError> {
-        run(zfs(["rename"]).arg(snapshot.to_string()).arg(format!("{}@{label}", snapshot.dataset)))
+        run(zfs(self, ["rename"]).arg(snapshot.to_string()).arg(format!("{}@{label}", snapshot.dataset)))
     }
 
     fn destroy(&self, dataset: &DatasetName) -> Result<(), ZfsError> {
-        run(zfs(["destroy", dataset.as_str()]))
+        run(zfs(self, ["destroy", dataset.as_str()]))
     }
 
     fn send_size(&self, stream: &Stream) -> Result<u64, ZfsError> {
-        read(zfs(["send", "-nP"]).args(send_arguments(stream)), lines::send_size)
+        read(zfs(self, ["send", "-nP"]).args(send_arguments(stream)), lines::send_size)
     }
 
     fn leads_to(&self, token: &str) -> Option<Guid> {
@@ -221,14 +266,14 @@ impl Datasets for OpenZfs {
 
     fn send(&self, stream: &Stream) -> Result<Box<dyn Sending>, ZfsError> {
         let log = tempfile::NamedTempFile::new().map_err(ZfsError::Stream)?;
-        let mut running = zfs(["send"]).args(send_arguments(stream)).log(log.path()).spawn()?;
+        let mut running = zfs(self, ["send"]).args(send_arguments(stream)).cmd().log(log.path()).spawn()?;
         let output = running.stdout().ok_or_else(|| ZfsError::Stream(io::ErrorKind::BrokenPipe.into()))?;
         Ok(Box::new(SendProcess { output, running, _log: log }))
     }
 
     fn receive(&self, dataset: &DatasetName, stream: &mut dyn Read) -> Result<(), ZfsError> {
         let log = tempfile::NamedTempFile::new().map_err(ZfsError::Stream)?;
-        let mut running = zfs(["receive", "-s", "-u", dataset.as_str()]).log(log.path()).spawn()?;
+        let mut running = zfs(self, ["receive", "-s", "-u", dataset.as_str()]).cmd().log(log.path()).spawn()?;
         let mut input = running.stdin().ok_or_else(|| ZfsError::Stream(io::ErrorKind::BrokenPipe.into()))?;
         let copied = io::copy(&mut BufReader::with_capacity(BUFFER, stream), &mut input);
         drop(input);
@@ -242,6 +287,10 @@ impl Datasets for OpenZfs {
         snapshot: &SnapshotName,
         look: &mut (dyn FnMut(&Path) -> io::Result<()> + Send),
     ) -> Result<(), ZfsError> {
+        if !self.is_here() {
+            let source = io::Error::new(io::ErrorKind::Unsupported, "it is on a machine without an agent");
+            return Err(ZfsError::Show { snapshot: snapshot.to_string(), source });
+        }
         let dir = tempfile::Builder::new().prefix("siris-snapshot-").tempdir().map_err(ZfsError::Stream)?;
         let name = snapshot.to_string();
         let shown = std::thread::scope(|scope| {
@@ -262,7 +311,7 @@ impl Datasets for OpenZfs {
 
     fn abort_receive(&self, dataset: &DatasetName) -> Result<(), ZfsError> {
         match self.dataset(dataset)? {
-            Some(found) if found.resume.is_some() => run(zfs(["receive", "-A", dataset.as_str()])),
+            Some(found) if found.resume.is_some() => run(zfs(self, ["receive", "-A", dataset.as_str()])),
             _ => Ok(()),
         }
     }
