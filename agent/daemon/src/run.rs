@@ -44,6 +44,7 @@ pub async fn serve(connection: Connection, root: Root, zfs: Arc<dyn Zfs>, author
             ticked = ticker.tick() => {
                 ticked?;
                 agent.look_at_state();
+                publisher.take_turns();
                 publisher.publish_health().await?;
                 let now = status_line(&agent);
                 if now == status {

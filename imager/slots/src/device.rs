@@ -49,7 +49,7 @@ impl Device for File {
     }
 
     fn medium(&mut self, at: u64, len: u64) -> io::Result<Box<dyn Read + '_>> {
-        match Direct::open(self, at, len) {
+        match Direct::open(self, at, len)? {
             Some(direct) => Ok(Box::new(direct)),
             None => {
                 self.forget()?;

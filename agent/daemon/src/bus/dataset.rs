@@ -90,10 +90,13 @@ pub(super) fn role(dataset: &AssetDataset) -> &'static str {
 /// The vector that sends into a dataset; `None` where there is none, or somebody took over.
 fn received_by(agent: &Agent, name: &DatasetName) -> Result<Option<VectorId>, Failure> {
     let found = agent.zfs.sets().dataset(name).map_err(|error| unreadable(&error))?;
-    if found.is_some_and(|found| found.primary == Some(true)) {
-        return Ok(None);
-    }
-    let receives = concerned_with(agent, name)?.into_iter().find(|(_, side)| *side == Side::Target);
+    let mut concerned = concerned_with(agent, name)?.into_iter();
+    let receives = match found.and_then(|found| found.primary) {
+        Some(true) => None,
+        // Whichever it is: it was the primary, and stepped down for one of them.
+        Some(false) => concerned.next(),
+        None => concerned.find(|(_, side)| *side == Side::Target),
+    };
     Ok(receives.map(|(id, _)| id))
 }
 

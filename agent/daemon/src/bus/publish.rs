@@ -123,6 +123,11 @@ impl Publisher {
         self.publish_health().await
     }
 
+    /// Has vectors begin whose time has come.
+    pub fn take_turns(&self) {
+        self.vectors.take_turns();
+    }
+
     /// Has the agent look at the datasets of assets, and tells the bus. Where ZFS does not answer, the bus shows on what
     /// it showed.
     ///

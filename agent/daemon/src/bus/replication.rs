@@ -313,7 +313,9 @@ impl ReplicationObject {
             Ok(vector)
         };
         let made = self.vectors.store(add).await?;
+        let number = made.number;
         let path = self.vectors.add(made).await?;
+        self.vectors.ask(number);
         OwnedObjectPath::try_from(path).map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))
     }
 }

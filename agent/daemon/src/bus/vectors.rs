@@ -32,7 +32,7 @@ const AT_ONCE: u32 = 4;
 /// More than these no box is asked for.
 pub(super) const AT_ONCE_MAX: u32 = 64;
 /// How long one that failed waits before it is tried again by itself: a link may be down for hours, and what somebody
-/// mended goes on.
+/// mended goes on. Also how often one that fetches asks for new points.
 const RETRY: Duration = Duration::from_secs(15 * 60);
 /// The worker that syncs.
 const SYNC: &str = "sync-worker";
@@ -45,6 +45,8 @@ pub struct Vectors {
     authority: Authority,
     all: Arc<Mutex<BTreeMap<u64, Running>>>,
     at_once: Arc<AtomicU32>,
+    /// One at a time is asked how far it is behind.
+    lag: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,12 +62,14 @@ enum State {
 struct Running {
     vector: Vector,
     state: State,
-    /// Asked for while it was syncing.
+    /// It is being turned or removed: no sync begins.
+    busy: bool,
+    /// Asked for while it was syncing or busy.
     again: bool,
     /// In which order they began to wait.
     turn: u64,
     last_error: String,
-    failed_at: Option<Instant>,
+    ended_at: Option<Instant>,
     sent: u64,
     rate: u64,
     remaining: u64,
@@ -78,10 +82,11 @@ impl Running {
         Running {
             vector,
             state: State::Idle,
+            busy: false,
             again: false,
             turn: 0,
             last_error: String::new(),
-            failed_at: None,
+            ended_at: None,
             sent: 0,
             rate: 0,
             remaining: 0,
@@ -90,11 +95,17 @@ impl Running {
         }
     }
 
-    /// Waits, or failed some time ago, and may begin at this hour.
+    /// Is to begin, and may at this hour. What failed is tried again after a while; and what fetches asks from time to time, as
+    /// nobody tells it of new points.
     fn is_ready(&self, at: Moment) -> bool {
-        let tries_again = self.failed_at.is_some_and(|at| at.elapsed() >= RETRY) && !self.vector.paused;
-        let wants = self.state == State::Waiting || (self.state == State::Failed && tries_again);
-        wants && self.vector.limits.at(at) != Rate::Stop
+        let has_rested = self.ended_at.is_none_or(|at| at.elapsed() >= RETRY);
+        let wants = match self.state {
+            State::Waiting => true,
+            State::Failed => has_rested,
+            State::Idle => has_rested && self.vector.direction == Direction::Pull,
+            State::Syncing => false,
+        };
+        wants && !self.busy && !self.vector.paused && self.vector.limits.at(at) != Rate::Stop
     }
 
     fn state(&self) -> &'static str {
@@ -115,7 +126,14 @@ pub(super) fn unusable(error: &StoreError) -> Failure {
 impl Vectors {
     /// No vectors yet; see [`Vectors::load`].
     pub fn new(connection: Connection, agent: Arc<Agent>, authority: Authority) -> Self {
-        Vectors { connection, agent, authority, all: Arc::default(), at_once: Arc::new(AtomicU32::new(AT_ONCE)) }
+        Vectors {
+            connection,
+            agent,
+            authority,
+            all: Arc::default(),
+            at_once: Arc::new(AtomicU32::new(AT_ONCE)),
+            lag: Arc::default(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Running>> {
@@ -183,12 +201,13 @@ impl Vectors {
     }
 
     /// Has a vector sync, or wait for its turn.
-    fn ask(&self, number: u64) {
+    pub(super) fn ask(&self, number: u64) {
         {
             let mut all = self.lock();
             let turn = all.values().map(|running| running.turn).max().unwrap_or(0) + 1;
             let Some(running) = all.get_mut(&number).filter(|running| !running.vector.paused) else { return };
             match running.state {
+                _ if running.busy => running.again = true,
                 State::Syncing => running.again = true,
                 State::Waiting => {}
                 State::Idle | State::Failed => (running.state, running.turn) = (State::Waiting, turn),
@@ -266,7 +285,7 @@ impl Vectors {
         self.note(number, |running| {
             again = running.again;
             running.again = false;
-            running.failed_at = Some(Instant::now());
+            running.ended_at = Some(Instant::now());
             (running.rate, running.remaining) = (0, 0);
             match &ended {
                 // It goes on when its hour comes.
@@ -426,6 +445,7 @@ impl Vectors {
     /// Asks how far its target is behind: recovery points, seconds, bytes.
     async fn lag(&self, number: u64) -> Result<(u64, u64, u64), Failure> {
         self.running(number)?;
+        let _alone = self.lag.lock().await;
         let number_text = number.to_string();
         let description = format!("Ask how far the target of vector {number} is behind");
         let worker = self.worker(number, &description, vec!["lag-worker", &number_text], move |agent, out| {
@@ -440,23 +460,51 @@ impl Vectors {
         }
     }
 
+    /// Keeps syncs, and other calls that change it, from a vector until [`Vectors::release`].
+    fn claim(&self, number: u64) -> Result<Running, Failure> {
+        let mut all = self.lock();
+        let gone = || Failure::new(ErrorCode::VectorNotFound, format!("vector {number} is not there any more"));
+        let running = all.get_mut(&number).ok_or_else(gone)?;
+        if running.busy || running.state == State::Syncing {
+            let text = "vector-busy: it is syncing, or being turned or removed: ask again when that is done, or pause it first";
+            return Err(Failure::new(ErrorCode::VectorFailed, text));
+        }
+        running.busy = true;
+        if running.state == State::Waiting {
+            (running.state, running.again) = (State::Idle, true);
+        }
+        Ok(running.clone())
+    }
+
+    /// Gives it back; what was asked for meanwhile is done now.
+    fn release(&self, number: u64) {
+        let mut again = false;
+        self.note(number, |running| {
+            running.busy = false;
+            again = std::mem::take(&mut running.again);
+        });
+        if again { self.ask(number) } else { self.take_turns() }
+    }
+
     /// Has both ends change places, and shows the vector anew, as what it is then.
     async fn turn(&self, number: u64) -> Result<(), Failure> {
-        let failed = |text: String| Failure::new(ErrorCode::VectorFailed, text);
-        let before = self.running(number)?;
-        if before.state == State::Syncing {
-            return Err(failed("vector-busy: it is syncing: ask again when it is done".to_owned()));
-        }
-        // Nothing starts it meanwhile.
-        self.note(number, |now| now.vector.paused = true);
+        let before = self.claim(number)?;
         let turned = self.turned(number).await;
-        self.note(number, |now| now.vector.paused = before.vector.paused);
-        turned?;
+        if let Err(failure) = turned {
+            self.release(number);
+            return Err(failure);
+        }
         let made = self.store(move |_, store| {
             store.turn(number).map_err(|error| unusable(&error))?;
             store.vector(number).map_err(|error| unusable(&error))
         });
-        let made = made.await?;
+        let made = match made.await {
+            Ok(made) => made,
+            Err(failure) => {
+                self.release(number);
+                return Err(failure);
+            }
+        };
         let path = self.path(&before.vector);
         self.connection.object_server().remove::<VectorObject, _>(path.as_str()).await?;
         self.add(made).await?;
@@ -513,18 +561,16 @@ impl Vectors {
     }
 
     async fn remove(&self, number: u64, here_only: bool) -> Result<(), Failure> {
-        let running = self.running(number)?;
-        if running.state == State::Syncing {
-            return Err(Failure::new(ErrorCode::VectorFailed, "vector-busy: it is syncing: pause it first"));
+        let running = self.claim(number)?;
+        let removed = async {
+            self.forget(number, here_only).await?;
+            self.store(move |_, store| store.remove_vector(number).map_err(|error| unusable(&error))).await
+        };
+        if let Err(failure) = removed.await {
+            // It is as it was.
+            self.release(number);
+            return Err(failure);
         }
-        // Nothing starts it any more; if that fails, it is as it was.
-        self.note(number, |now| now.vector.paused = true);
-        let forgotten = self.forget(number, here_only).await;
-        if forgotten.is_err() {
-            self.note(number, |now| now.vector.paused = running.vector.paused);
-        }
-        forgotten?;
-        self.store(move |_, store| store.remove_vector(number).map_err(|error| unusable(&error))).await?;
         self.lock().remove(&number);
         let path = self.path(&running.vector);
         self.connection.object_server().remove::<VectorObject, _>(path.as_str()).await?;

@@ -54,6 +54,20 @@ pub enum EndError {
     /// No point was taken.
     #[error(transparent)]
     Point(#[from] PointError),
+    /// It has no snapshot.
+    #[error("{0} has no snapshot yet: what is being received is all that there is of it")]
+    NoPoints(DatasetName),
+    /// Another machine's vector has to do with it, and nobody has said that it is the primary.
+    #[error(
+        "vector {other} of another machine has to do with {dataset}, which may be its replica: if it is the primary, say so \
+         (sirisctl dataset take-over)"
+    )]
+    MayBeReplica {
+        /// The dataset.
+        dataset: DatasetName,
+        /// The vector.
+        other: VectorId,
+    },
     /// It has another newest snapshot.
     #[error("{dataset} has another newest snapshot than the one with guid {guid}")]
     NotNewest {
@@ -83,6 +97,8 @@ impl EndError {
             EndError::Denied(_) => "key-not-allowed",
             EndError::Answer(_) => "peer-unknown-answer",
             EndError::Point(_) => "snapshot-failed",
+            EndError::NoPoints(_) => "no-recovery-point",
+            EndError::MayBeReplica { .. } => "may-be-replica",
             EndError::NotNewest { .. } => NOT_NEWEST,
             EndError::SnapshotGone { .. } => "snapshot-gone",
         }
@@ -159,13 +175,13 @@ pub trait End: Send + Sync + Debug {
     ///
     /// # Errors
     /// As there.
-    fn step_down(&self, dataset: &DatasetName) -> Result<(), EndError>;
+    fn step_down(&self, dataset: &DatasetName, id: &VectorId) -> Result<(), EndError>;
 
     /// As [`role::take_over`], where `newest` is the newest snapshot.
     ///
     /// # Errors
     /// As there.
-    fn take_over(&self, dataset: &DatasetName, newest: Guid) -> Result<(), EndError>;
+    fn take_over(&self, dataset: &DatasetName, id: &VectorId, newest: Guid) -> Result<(), EndError>;
 }
 
 /// This machine as an end.
@@ -275,12 +291,12 @@ impl End for Local<'_> {
         Ok(self.0.abort_receive(dataset)?)
     }
 
-    fn step_down(&self, dataset: &DatasetName) -> Result<(), EndError> {
+    fn step_down(&self, dataset: &DatasetName, id: &VectorId) -> Result<(), EndError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        role::step_down(self.0, dataset, now)
+        role::step_down(self.0, dataset, id, now)
     }
 
-    fn take_over(&self, dataset: &DatasetName, newest: Guid) -> Result<(), EndError> {
+    fn take_over(&self, dataset: &DatasetName, _id: &VectorId, newest: Guid) -> Result<(), EndError> {
         role::take_over(self.0, dataset, Some(newest))
     }
 }

@@ -142,13 +142,13 @@ impl Session<'_> {
                 return Ok(Answer::Digests(entries_out(&entries)));
             }
             // Whoever may both send and receive may have the two change places.
-            Request::StepDown { dataset } => {
-                self.may(self.rights.may_receive && self.rights.may_send, "have datasets change places")?;
-                end.step_down(&self.below(&dataset)?)?;
+            Request::StepDown { dataset, vector } => {
+                let (dataset, id) = self.may_change_places(&dataset, &vector)?;
+                end.step_down(&dataset, &id)?;
             }
-            Request::TakeOver { dataset, newest } => {
-                self.may(self.rights.may_receive && self.rights.may_send, "have datasets change places")?;
-                end.take_over(&self.below(&dataset)?, siris_zfs::Guid::new(newest))?;
+            Request::TakeOver(Mark { dataset, vector, guid }) => {
+                let (dataset, id) = self.may_change_places(&dataset, &vector)?;
+                end.take_over(&dataset, &id, siris_zfs::Guid::new(guid))?;
             }
             Request::Send { .. } => return Err(Refused::NotARequest.into()),
         }
@@ -189,6 +189,15 @@ impl Session<'_> {
         }
         Err(Refused::Elsewhere { prefix: self.rights.prefix.clone(), asked: "the snapshot of that token".to_owned() }
             .into())
+    }
+
+    /// A dataset that this key's machine may have change places: its own vector has marked it.
+    fn may_change_places(&self, dataset: &str, vector: &str) -> Result<(DatasetName, VectorId), EndError> {
+        self.may(self.rights.may_receive && self.rights.may_send, "have datasets change places")?;
+        let (dataset, id) = (self.below(dataset)?, self.vector(vector)?);
+        let is_its_own = id.device == self.rights.device
+            && self.zfs.bookmarks(&dataset)?.iter().any(|bookmark| id.owns(&bookmark.label));
+        if is_its_own { Ok((dataset, id)) } else { Err(Refused::ForeignVector(vector.to_owned()).into()) }
     }
 
     fn may(&self, right: bool, what: &'static str) -> Result<(), EndError> {

@@ -212,12 +212,12 @@ impl End for Remote {
         self.done(&Request::Abort { dataset: dataset.to_string() })
     }
 
-    fn step_down(&self, dataset: &DatasetName) -> Result<(), EndError> {
-        self.done(&Request::StepDown { dataset: dataset.to_string() })
+    fn step_down(&self, dataset: &DatasetName, id: &VectorId) -> Result<(), EndError> {
+        self.done(&Request::StepDown { dataset: dataset.to_string(), vector: id.to_string() })
     }
 
-    fn take_over(&self, dataset: &DatasetName, newest: Guid) -> Result<(), EndError> {
-        self.done(&Request::TakeOver { dataset: dataset.to_string(), newest: newest.as_u64() })
+    fn take_over(&self, dataset: &DatasetName, id: &VectorId, newest: Guid) -> Result<(), EndError> {
+        self.done(&Request::TakeOver(Mark::new(dataset, id, newest)))
     }
 }
 

@@ -6,6 +6,7 @@
 
 use siris_zfs::{DatasetName, Datasets, Guid, PRIMARY};
 
+use super::VectorId;
 use super::end::{End, EndError, NOT_NEWEST};
 use super::plan::Obstacle;
 use super::sync::{Pair, SyncError, Watch, sync};
@@ -16,41 +17,61 @@ const READ_ONLY: &str = "readonly";
 /// Has a dataset written to no more, and takes the last point of it.
 ///
 /// # Errors
-/// When something has it open for writing, or ZFS refuses. It is written to then as before.
-pub fn step_down(zfs: &dyn Datasets, dataset: &DatasetName, now: u64) -> Result<(), EndError> {
+/// When somebody has it open, it is what another machine's vector sends into, or ZFS refuses. It is then as it was.
+pub fn step_down(zfs: &dyn Datasets, dataset: &DatasetName, id: &VectorId, now: u64) -> Result<(), EndError> {
+    let was = zfs.dataset(dataset)?.and_then(|found| found.primary);
+    if was.is_none()
+        && let Some(other) = zfs.bookmarks(dataset)?.iter().find_map(|bookmark| foreign(&bookmark.label, id))
+    {
+        return Err(EndError::MayBeReplica { dataset: dataset.clone(), other });
+    }
+    // Unmounted, nobody has it open for writing, and everything that was written is there.
+    zfs.unmount(dataset)?;
     let stepped = || -> Result<(), EndError> {
         zfs.set_property(dataset, READ_ONLY, Some("on"))?;
         take_point(zfs, dataset, now)?;
         Ok(zfs.set_property(dataset, PRIMARY, Some("off"))?)
     };
-    stepped().inspect_err(|_| {
+    let done = stepped();
+    if done.is_err() && was != Some(false) {
         // On the way of another error, which is the one to tell.
         let _ = zfs.set_property(dataset, READ_ONLY, None);
-    })
+    }
+    let mounted = zfs.mount(dataset);
+    done?;
+    Ok(mounted?)
+}
+
+/// The vector of another machine than `id`'s that has made a bookmark.
+fn foreign(bookmark: &siris_zfs::Label, id: &VectorId) -> Option<VectorId> {
+    VectorId::of_bookmark(bookmark).filter(|other| other.device != id.device)
 }
 
 /// Has a dataset written to from now on: no vector changes it any more. With `newest`, only where that is its newest
 /// snapshot.
 ///
 /// # Errors
-/// When it is not there, has another newest snapshot, a stream is being received, or ZFS refuses. Run again, it goes on.
+/// When it has no snapshot, or another newest one; when a stream is being received, somebody has it open, or ZFS refuses. Run
+/// again, it goes on.
 pub fn take_over(zfs: &dyn Datasets, dataset: &DatasetName, newest: Option<Guid>) -> Result<(), EndError> {
-    let found = zfs.snapshots(dataset)?.last().map(|snapshot| snapshot.guid);
-    if let Some(guid) = newest.filter(|newest| Some(*newest) != found) {
+    // One that has none is a first stream under way, of which nothing would be left.
+    let Some(found) = zfs.snapshots(dataset)?.pop() else { return Err(EndError::NoPoints(dataset.clone())) };
+    if let Some(guid) = newest.filter(|newest| *newest != found.guid) {
         return Err(EndError::NotNewest { dataset: dataset.clone(), guid });
     }
     // What a stream left that will not be continued; one that is being received keeps all from happening.
     zfs.abort_receive(dataset)?;
+    zfs.unmount(dataset)?;
     zfs.set_property(dataset, PRIMARY, Some("on"))?;
     zfs.set_property(dataset, READ_ONLY, None)?;
     Ok(zfs.mount(dataset)?)
 }
 
 /// Makes a vector's target the primary, and its source the replica. What follows goes the other way round; that is for the
-/// vector's record to say.
+/// vector's record to say. All but the last of what the source has is to be there before: meanwhile nobody writes to either.
 ///
 /// # Errors
-/// As [`sync`]. Where it comes no further than the source's stepping down, nobody writes to either; run again, it goes on.
+/// As [`sync`]. [`SyncError::HalfTurned`] where the source has stepped down; run again, it goes on.
 pub fn turn(pair: &Pair, source: &dyn End, target: &dyn End, watch: &mut dyn Watch) -> Result<(), SyncError> {
     let theirs = target.look(&pair.target).map_err(SyncError::Target)?;
     let theirs = theirs.ok_or_else(|| Obstacle::TargetMissing(pair.target.to_string()))?;
@@ -58,15 +79,17 @@ pub fn turn(pair: &Pair, source: &dyn End, target: &dyn End, watch: &mut dyn Wat
         // Done before, or taken over by a person; then the source has to have stepped down all the same.
         let ours = source.look(&pair.source).map_err(SyncError::Source)?;
         let has_stepped = ours.is_some_and(|ours| ours.dataset.primary == Some(false));
-        return if has_stepped { Ok(()) } else { source.step_down(&pair.source).map_err(SyncError::Source) };
+        let step = || source.step_down(&pair.source, &pair.id).map_err(SyncError::Source);
+        return if has_stepped { Ok(()) } else { step() };
     }
-    // Whether it may be done at all is asked first, with a guid that no snapshot has: from here on nobody writes to either.
-    match target.take_over(&pair.target, Guid::new(0)) {
+    // Whether it may be done at all is asked first, with a guid that no snapshot has.
+    match target.take_over(&pair.target, &pair.id, Guid::new(0)) {
         Err(error) if error.code() == NOT_NEWEST => {}
         Err(error) => return Err(SyncError::Target(error)),
         Ok(()) => return Err(SyncError::Stuck),
     }
-    source.step_down(&pair.source).map_err(SyncError::Source)?;
-    let base = sync(pair, source, target, watch)?;
-    target.take_over(&pair.target, base.guid).map_err(SyncError::Target)
+    source.step_down(&pair.source, &pair.id).map_err(SyncError::Source)?;
+    let last = sync(pair, source, target, watch);
+    let taken = last.and_then(|base| target.take_over(&pair.target, &pair.id, base.guid).map_err(SyncError::Target));
+    taken.map_err(|error| SyncError::HalfTurned(Box::new(error)))
 }

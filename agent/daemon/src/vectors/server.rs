@@ -102,12 +102,12 @@ impl End for Server {
         self.end().abort_receive(dataset).map_err(of_link)
     }
 
-    fn step_down(&self, dataset: &DatasetName) -> Result<(), EndError> {
-        self.end().step_down(dataset).map_err(of_link)
+    fn step_down(&self, dataset: &DatasetName, id: &VectorId) -> Result<(), EndError> {
+        self.end().step_down(dataset, id).map_err(of_link)
     }
 
-    fn take_over(&self, dataset: &DatasetName, newest: Guid) -> Result<(), EndError> {
-        self.end().take_over(dataset, newest).map_err(of_link)
+    fn take_over(&self, dataset: &DatasetName, id: &VectorId, newest: Guid) -> Result<(), EndError> {
+        self.end().take_over(dataset, id, newest).map_err(of_link)
     }
 }
 

@@ -33,6 +33,12 @@ pub enum SyncError {
     /// A stream was received, and the target is as it was.
     #[error("a stream was sent to its end, and the target is as it was before")]
     Stuck,
+    /// Two were to change places, and only the source has stepped down.
+    #[error(
+        "nobody writes to either end now: the source has stepped down, and the target is not the primary yet. Have it turned \
+         again; or, to leave it as it was, take over on the source (sirisctl dataset take-over)"
+    )]
+    HalfTurned(#[source] Box<SyncError>),
     /// Somebody has stopped it.
     #[error("it was stopped")]
     Stopped,
@@ -45,6 +51,7 @@ impl SyncError {
             SyncError::Obstacle(obstacle) => obstacle.code(),
             SyncError::Source(error) | SyncError::Target(error) => error.code(),
             SyncError::Both { target_failed, .. } => target_failed.code(),
+            SyncError::HalfTurned(_) => "half-turned",
             SyncError::Stuck => "sync-stuck",
             SyncError::Stopped => "stopped",
         }

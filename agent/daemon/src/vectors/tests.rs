@@ -571,6 +571,23 @@ fn a_turn_that_breaks_off_is_finished_by_the_next() {
     }
 }
 
+/// In a chain, the one in the middle does not become a primary by the way.
+#[test]
+fn what_may_be_a_replica_does_not_step_down_unless_somebody_says_that_it_is_none() {
+    let world = synced();
+    world.sync(2).unwrap();
+    let onward = VectorId { device: uuid::Uuid::from_u128(0xb), number: 1 };
+    let (b, x) = (&world.machines[B], name("b/x"));
+    let refused = role::step_down(b, &x, &onward, 9_000_000_000).unwrap_err();
+    assert_eq!(refused.code(), "may-be-replica");
+    assert_eq!(b.property(&x, "readonly").unwrap(), None);
+    role::take_over(b, &x, None).unwrap();
+    role::step_down(b, &x, &onward, 9_000_000_000).unwrap();
+    // Where there is nothing yet, nothing is taken over, and what has come of it stays.
+    b.create(&name("b/fresh")).unwrap();
+    assert_eq!(role::take_over(b, &name("b/fresh"), None).unwrap_err().code(), "no-recovery-point");
+}
+
 #[test]
 fn how_far_a_target_is_behind() {
     let mut world = World::new();
@@ -640,20 +657,24 @@ fn a_key_does_what_it_is_for_and_nothing_else() {
     let foreign = VectorId { device: uuid::Uuid::from_u128(0xf), number: 1 };
     assert_eq!(code(wired.forget(&name("a/other/y"), &foreign).unwrap_err()), "peer-foreign-vector");
 
-    // Only who may both send and receive has datasets change places.
+    // Only who may both send and receive has datasets change places, and only those that its own vector has marked.
+    let own = VectorId { device: receives.device, number: 1 };
+    let newest = zfs.snapshots(&name("a/other/y")).unwrap().pop().unwrap().guid;
     for rights in [&receives, &sends] {
         let wired = Wired(zfs, rights);
-        assert_eq!(code(wired.step_down(&name("a/other/y")).unwrap_err()), "peer-not-allowed");
-        assert_eq!(code(wired.take_over(&name("a/other/y"), Guid::new(1)).unwrap_err()), "peer-not-allowed");
+        assert_eq!(code(wired.step_down(&name("a/other/y"), &own).unwrap_err()), "peer-not-allowed");
+        assert_eq!(code(wired.take_over(&name("a/other/y"), &own, newest).unwrap_err()), "peer-not-allowed");
     }
     let both = rights("a/other", true, true);
     let wired = Wired(zfs, &both);
-    assert_eq!(code(wired.step_down(&name("a/x")).unwrap_err()), "peer-outside-prefix");
-    assert_eq!(code(wired.take_over(&name("a/other/y"), Guid::new(1)).unwrap_err()), "not-the-newest");
-    let newest = zfs.snapshots(&name("a/other/y")).unwrap().pop().unwrap().guid;
-    wired.take_over(&name("a/other/y"), newest).unwrap();
+    assert_eq!(code(wired.step_down(&name("a/x"), &own).unwrap_err()), "peer-outside-prefix");
+    assert_eq!(code(wired.step_down(&name("a/other/y"), &own).unwrap_err()), "peer-foreign-vector");
+    assert_eq!(code(wired.take_over(&name("a/other/y"), &own, newest).unwrap_err()), "peer-foreign-vector");
+    wired.keep(&name("a/other/y"), &own, newest).unwrap();
+    assert_eq!(code(wired.take_over(&name("a/other/y"), &own, Guid::new(1)).unwrap_err()), "not-the-newest");
+    wired.take_over(&name("a/other/y"), &own, newest).unwrap();
     assert_eq!(code(wired.receive(&name("a/other/y"), &mut &b""[..]).unwrap_err()), "target-is-primary");
-    wired.step_down(&name("a/other/y")).unwrap();
+    wired.step_down(&name("a/other/y"), &own).unwrap();
 
     // Anything else is no request.
     let session = Session { zfs, own: id(1).device, rights: &receives };

@@ -24,17 +24,39 @@ pub(super) struct Unknown(String);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) enum Request {
-    Look { dataset: String },
+    Look {
+        dataset: String,
+    },
     Pin(Mark),
     Keep(Mark),
-    Forget { dataset: String, vector: String },
-    Send { dataset: String, stream: StreamText },
-    Size { dataset: String, stream: StreamText },
-    Receive { dataset: String },
-    Abort { dataset: String },
-    Digest { dataset: String, guid: u64 },
-    StepDown { dataset: String },
-    TakeOver { dataset: String, newest: u64 },
+    Forget {
+        dataset: String,
+        vector: String,
+    },
+    Send {
+        dataset: String,
+        stream: StreamText,
+    },
+    Size {
+        dataset: String,
+        stream: StreamText,
+    },
+    Receive {
+        dataset: String,
+    },
+    Abort {
+        dataset: String,
+    },
+    Digest {
+        dataset: String,
+        guid: u64,
+    },
+    StepDown {
+        dataset: String,
+        vector: String,
+    },
+    /// The snapshot is to be the newest one.
+    TakeOver(Mark),
 }
 
 /// A snapshot that a vector marks.

@@ -14,6 +14,7 @@ use super::keys;
 use super::lag::{self, Lag};
 use super::limit::Limits;
 use super::pace::{Pace, Speed};
+use super::plan::Obstacle;
 use super::prove::{Proof, prove};
 use super::record::{Direction, MachineKind, Vector};
 use super::remote::{Remote, Ssh};
@@ -111,7 +112,7 @@ pub fn run(root: &Root, zfs: &dyn Datasets, number: u64, out: &mut dyn Write) ->
     let ended = begin(root, number);
     let said = match ended {
         Err(error) => Said::Failed { code: "sync-not-begun".to_owned(), text: crate::chain(&error) },
-        Ok(begun) => match begun.patiently(root, zfs, &mut teller) {
+        Ok(begun) => match begun.sync(root, zfs, &mut teller) {
             Ok(base) => Said::Synced { base: base.label.to_string(), bytes: teller.bytes },
             Err(SyncError::Stopped) if teller.held => Said::Held,
             Err(error) => Said::Failed { code: error.code().to_owned(), text: crate::chain(&error) },
@@ -141,14 +142,10 @@ pub fn turn(root: &Root, zfs: &dyn Datasets, number: u64, out: &mut dyn Write) -
     let mut teller = Teller::new(out, Limits::default);
     let said = match begin(root, number) {
         Err(error) => failed("sync-not-begun", crate::chain(&error)),
-        Ok(begun) => {
-            let turned =
-                begun.with_ends(root, zfs, |source, target| role::turn(&begun.pair, source, target, &mut teller));
-            match turned {
-                Ok(()) => Said::Turned,
-                Err(error) => failed(error.code(), crate::chain(&error)),
-            }
-        }
+        Ok(begun) => match begun.turn(root, zfs, &mut teller) {
+            Ok(()) => Said::Turned,
+            Err(error) => failed(error.code(), crate::chain(&error)),
+        },
     };
     say(teller.out, &said);
     said == Said::Turned
@@ -210,12 +207,18 @@ fn begin(root: &Root, number: u64) -> Result<Begun, BeginError> {
 
 impl Begun {
     /// Tries until it went well, or failed of something that does not pass.
-    fn patiently(&self, root: &Root, zfs: &dyn Datasets, teller: &mut Teller<'_>) -> Result<Snapshot, SyncError> {
+    fn patiently<T>(
+        &self,
+        root: &Root,
+        zfs: &dyn Datasets,
+        teller: &mut Teller<'_>,
+        work: impl Fn(&dyn End, &dyn End, &mut dyn Watch) -> Result<T, SyncError>,
+    ) -> Result<T, SyncError> {
         let (mut tries, mut pause) = (0, Duration::from_secs(1));
         loop {
             let before = teller.bytes;
-            let error = match self.once(root, zfs, teller) {
-                Ok(base) => return Ok(base),
+            let error = match self.with_ends(root, zfs, |source, target| work(source, target, &mut *teller)) {
+                Ok(done) => return Ok(done),
                 Err(error) => error,
             };
             if teller.bytes > before {
@@ -231,8 +234,18 @@ impl Begun {
         }
     }
 
-    fn once(&self, root: &Root, zfs: &dyn Datasets, teller: &mut Teller<'_>) -> Result<Snapshot, SyncError> {
-        self.with_ends(root, zfs, |source, target| sync(&self.pair, source, target, teller))
+    fn sync(&self, root: &Root, zfs: &dyn Datasets, teller: &mut Teller<'_>) -> Result<Snapshot, SyncError> {
+        self.patiently(root, zfs, teller, |source, target, watch| sync(&self.pair, source, target, watch))
+    }
+
+    /// First what can be sent while the source is written to: what does not fit is found out, and little is left for later.
+    fn turn(&self, root: &Root, zfs: &dyn Datasets, teller: &mut Teller<'_>) -> Result<(), SyncError> {
+        match self.sync(root, zfs, teller) {
+            // It comes to its own words.
+            Err(SyncError::Obstacle(Obstacle::TargetIsPrimary(_) | Obstacle::NoPoints)) | Ok(_) => {}
+            Err(error) => return Err(error),
+        }
+        self.patiently(root, zfs, teller, |source, target, watch| role::turn(&self.pair, source, target, watch))
     }
 
     fn with_ends<T>(
@@ -283,6 +296,7 @@ fn passes(error: &SyncError) -> bool {
     match error {
         SyncError::Source(error) | SyncError::Target(error) => of_end(error),
         SyncError::Both { target_failed, .. } => of_end(target_failed),
+        SyncError::HalfTurned(error) => passes(error),
         SyncError::Obstacle(_) | SyncError::Stuck | SyncError::Stopped => false,
     }
 }

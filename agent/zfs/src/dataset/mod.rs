@@ -123,11 +123,18 @@ pub trait Datasets: Send + Sync + std::fmt::Debug {
     /// When there is no such dataset, or ZFS refuses.
     fn set_property(&self, dataset: &DatasetName, name: &str, value: Option<&str>) -> Result<(), ZfsError>;
 
-    /// Mounts a file system where its mount point says. One that is mounted, or has no mount point, is no error.
+    /// Mounts a file system where its mount point says, for the whole machine; not where a stream says. One that is mounted, or
+    /// has no mount point, is no error.
     ///
     /// # Errors
     /// When ZFS refuses.
     fn mount(&self, dataset: &DatasetName) -> Result<(), ZfsError>;
+
+    /// Unmounts a file system. One that is not mounted is no error.
+    ///
+    /// # Errors
+    /// [`Refusal::Busy`] when somebody has it open; when ZFS refuses otherwise.
+    fn unmount(&self, dataset: &DatasetName) -> Result<(), ZfsError>;
 
     /// Takes a snapshot of each of these datasets of one pool, all of one instant or none.
     ///

@@ -487,6 +487,10 @@ impl Datasets for ModelDatasets {
         Ok(())
     }
 
+    fn unmount(&self, dataset: &DatasetName) -> Result<(), ZfsError> {
+        self.lock().set(dataset).map(drop)
+    }
+
     fn mount(&self, dataset: &DatasetName) -> Result<(), ZfsError> {
         self.lock().set(dataset).map(drop)
     }

@@ -62,6 +62,16 @@ fn zfs<'a, 'w>(who: &'w dyn RunsZfs, arguments: impl IntoIterator<Item = &'a str
     Call { who, arguments: arguments.into_iter().map(str::to_owned).collect() }
 }
 
+/// Runs what mounts. Here by the service manager: whoever calls may have mounts of its own, and these are for all.
+fn for_all(who: &dyn RunsZfs, arguments: &[&str]) -> Result<(), ZfsError> {
+    if !who.is_here() {
+        return run(zfs(who, arguments.iter().copied()));
+    }
+    let run =
+        Cmd::new(Tool::SystemdRun).args(["--quiet", "--wait", "--collect", "--pipe", "--", "zfs"]).args(arguments);
+    run.output().map(drop).map_err(refused)
+}
+
 fn refused(error: CmdError) -> ZfsError {
     match error {
         CmdError::Failed { ref tail, .. } => ZfsError::Refused { why: Refusal::of(tail), source: error },
@@ -195,18 +205,24 @@ impl<R: RunsZfs> Datasets for R {
     }
 
     fn mount(&self, dataset: &DatasetName) -> Result<(), ZfsError> {
-        let asked = zfs(self, ["get", "-Hpo", "value", "mounted,mountpoint,canmount", dataset.as_str()]);
-        let said = asked.cmd().text().map_err(refused)?;
-        let [mounted, place, may] = said.lines().collect::<Vec<_>>()[..] else { return Ok(()) };
+        let columns = ["get", "-Hpo", "value,source", "mounted,mountpoint,canmount", dataset.as_str()];
+        let said = zfs(self, columns).cmd().text().map_err(refused)?;
+        let lines: Vec<(&str, &str)> = said.lines().filter_map(|line| line.split_once('\t')).collect();
+        let [(mounted, _), (mut place, from), (may, _)] = lines[..] else { return Ok(()) };
+        if from == "received" {
+            // Where it was elsewhere is nothing to go by here.
+            run(zfs(self, ["inherit", "mountpoint", dataset.as_str()]))?;
+            place = "/";
+        }
         if mounted == "yes" || may == "off" || !place.starts_with('/') {
             return Ok(());
         }
-        if !self.is_here() {
-            return run(zfs(self, ["mount", dataset.as_str()]));
-        }
-        // By the service manager: whoever calls may have mounts of its own, and this one is for all.
-        let mount = ["--quiet", "--wait", "--collect", "--pipe", "--", "zfs", "mount", dataset.as_str()];
-        Cmd::new(Tool::SystemdRun).args(mount).output().map(drop).map_err(refused)
+        for_all(self, &["mount", dataset.as_str()])
+    }
+
+    fn unmount(&self, dataset: &DatasetName) -> Result<(), ZfsError> {
+        let mounted = zfs(self, ["get", "-Hpo", "value", "mounted", dataset.as_str()]).cmd().text().map_err(refused)?;
+        if mounted.trim() == "yes" { for_all(self, &["unmount", dataset.as_str()]) } else { Ok(()) }
     }
 
     fn snapshot(&self, datasets: &[DatasetName], label: &Label, properties: &UserProperties) -> Result<(), ZfsError> {

@@ -56,6 +56,15 @@ fn turned(bench: &Bench<'_>) -> Result<()> {
          sirisctl machine allow office --device {device} --key '{key}' --prefix vault/home/agents --receive --send"
     ))?;
 
+    // What is being written is not cut off: nothing changes places.
+    let dir = office.guest.ok(&format!("zfs get -Ho value mountpoint {}", source()))?;
+    office.guest.ok(&format!("systemd-run --quiet --unit writer sh -c 'exec 3>>{dir}/open; sleep 3600'"))?;
+    office.guest.eventually(SYNC, &format!("[ -e {dir}/open ]"))?;
+    let refused = office.guest.run_for(SYNC, "sirisctl vector turn 1", b"")?;
+    ensure!(refused.status == Some(1), "a turn while something is written: {refused}");
+    must_contain(&refused.text, "zfs-busy", "a turn while something is written")?;
+    office.guest.ok(&format!("systemctl stop writer && touch {dir}/more && rm {dir}/more"))?;
+
     // What was written and is in no point yet goes along.
     write(office, &source(), "late")?;
     let said = office.guest.run_for(SYNC, "sirisctl vector turn 1", b"")?;
@@ -78,6 +87,8 @@ fn turned(bench: &Bench<'_>) -> Result<()> {
     point(office)?;
     synced(&two)?;
     let files = vault.guest.ok(&format!("ls $(zfs get -Ho value mountpoint {})", target()))?;
+    let refused = vault.guest.refused(&format!("sirisctl dataset snapshot {ASSET}"))?;
+    must_contain(&refused, "dataset-is-replica", "a point of what stepped down")?;
     for file in ["first", "second", "late", "on-vault", "on-office"] {
         must_contain(&files, file, "what is there in the end")?;
     }

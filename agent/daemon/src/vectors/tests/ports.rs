@@ -134,6 +134,7 @@ impl Datasets for Fused<'_> {
         create(dataset: &DatasetName) -> ();
         set_property(dataset: &DatasetName, name: &str, value: Option<&str>) -> ();
         mount(dataset: &DatasetName) -> ();
+        unmount(dataset: &DatasetName) -> ();
         snapshot(datasets: &[DatasetName], label: &Label, properties: &UserProperties) -> ();
         bookmark(snapshot: &SnapshotName, label: &Label) -> ();
         destroy_bookmark(dataset: &DatasetName, label: &Label) -> ();
@@ -185,6 +186,7 @@ impl Datasets for Mutated<'_> {
         create(dataset: &DatasetName) -> ();
         set_property(dataset: &DatasetName, name: &str, value: Option<&str>) -> ();
         mount(dataset: &DatasetName) -> ();
+        unmount(dataset: &DatasetName) -> ();
         snapshot(datasets: &[DatasetName], label: &Label, properties: &UserProperties) -> ();
         bookmark(snapshot: &SnapshotName, label: &Label) -> ();
         destroy_bookmark(dataset: &DatasetName, label: &Label) -> ();
@@ -261,12 +263,12 @@ impl End for Far<'_> {
         self.0.abort_receive(dataset)
     }
 
-    fn step_down(&self, dataset: &DatasetName) -> Result<(), EndError> {
-        self.0.step_down(dataset)
+    fn step_down(&self, dataset: &DatasetName, id: &VectorId) -> Result<(), EndError> {
+        self.0.step_down(dataset, id)
     }
 
-    fn take_over(&self, dataset: &DatasetName, newest: Guid) -> Result<(), EndError> {
-        self.0.take_over(dataset, newest)
+    fn take_over(&self, dataset: &DatasetName, id: &VectorId, newest: Guid) -> Result<(), EndError> {
+        self.0.take_over(dataset, id, newest)
     }
 }
 
@@ -345,12 +347,13 @@ impl End for Wired<'_> {
         self.ask(&Request::Abort { dataset: dataset.to_string() }, &mut io::empty()).map(drop)
     }
 
-    fn step_down(&self, dataset: &DatasetName) -> Result<(), EndError> {
-        self.ask(&Request::StepDown { dataset: dataset.to_string() }, &mut io::empty()).map(drop)
+    fn step_down(&self, dataset: &DatasetName, id: &VectorId) -> Result<(), EndError> {
+        let request = Request::StepDown { dataset: dataset.to_string(), vector: id.to_string() };
+        self.ask(&request, &mut io::empty()).map(drop)
     }
 
-    fn take_over(&self, dataset: &DatasetName, newest: Guid) -> Result<(), EndError> {
-        let request = Request::TakeOver { dataset: dataset.to_string(), newest: newest.as_u64() };
+    fn take_over(&self, dataset: &DatasetName, id: &VectorId, newest: Guid) -> Result<(), EndError> {
+        let request = Request::TakeOver(Mark::new(dataset, id, newest));
         self.ask(&request, &mut io::empty()).map(drop)
     }
 }

@@ -4,9 +4,9 @@
 look=RefreshPools
 case "${ZEVENT_SUBCLASS}" in
     history_event)
-        # Every change has one; those of properties, holds and bookmarks change nothing the agent shows.
+        # Every change has one; those of holds and bookmarks change nothing the agent shows.
         case "${ZEVENT_HISTORY_INTERNAL_NAME}" in
-            snapshot | destroy | create | clone | rename | promote | rollback | receive | "finish receiving") ;;
+            snapshot | destroy | create | clone | rename | promote | rollback | receive | "finish receiving" | set | inherit) ;;
             *) exit 0 ;;
         esac
         look=RefreshDatasets ;;
