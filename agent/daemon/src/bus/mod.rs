@@ -14,6 +14,7 @@ mod publish;
 mod replication;
 mod transient;
 mod upgrade;
+mod vector;
 mod vectors;
 
 use std::sync::Arc;

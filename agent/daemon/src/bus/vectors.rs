@@ -1,6 +1,6 @@
 //! The vectors of this box as they run: which waits, which syncs, what came of it; and their workers.
 //!
-//! Owns: the turns, and the objects `/org/siris/Agent1/vectors/ID`. Never: syncs itself; a worker does, which ends.
+//! Owns: the turns, and which objects `/org/siris/Agent1/vectors/ID` there are. Never: syncs itself; a worker does, which ends.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -9,18 +9,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use siris_api::{ErrorCode, REPLICATION_ACTION, VECTOR_INTERFACE, vector_path};
+use siris_api::{ErrorCode, VECTOR_INTERFACE, vector_path};
 use siris_zfs::DatasetName;
 use tokio::sync::mpsc;
-use zbus::fdo::{self, Properties};
-use zbus::message::Header;
+use zbus::fdo::Properties;
 use zbus::names::InterfaceName;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, Variant};
 
 use crate::agent::Agent;
-use crate::bus::options::{Options, flag, number, only, text};
 use crate::bus::transient::{Devices, Network, Unit, lines, manager};
+use crate::bus::vector::VectorObject;
 use crate::bus::{Authority, Failure};
 use crate::store::{Store, StoreError};
 use crate::vectors::limit::{Limits, Moment, Rate};
@@ -41,8 +40,8 @@ const SYNC: &str = "sync-worker";
 #[derive(Clone)]
 pub struct Vectors {
     connection: Connection,
-    agent: Arc<Agent>,
-    authority: Authority,
+    pub(super) agent: Arc<Agent>,
+    pub(super) authority: Authority,
     all: Arc<Mutex<BTreeMap<u64, Running>>>,
     at_once: Arc<AtomicU32>,
     /// One at a time is asked how far it is behind.
@@ -59,8 +58,8 @@ enum State {
 
 /// A vector, and how it is.
 #[derive(Debug, Clone)]
-struct Running {
-    vector: Vector,
+pub(super) struct Running {
+    pub(super) vector: Vector,
     state: State,
     /// It is being turned or removed: no sync begins.
     busy: bool,
@@ -68,13 +67,13 @@ struct Running {
     again: bool,
     /// In which order they began to wait.
     turn: u64,
-    last_error: String,
+    pub(super) last_error: String,
     ended_at: Option<Instant>,
-    sent: u64,
-    rate: u64,
-    remaining: u64,
-    base: String,
-    synced_at: u64,
+    pub(super) sent: u64,
+    pub(super) rate: u64,
+    pub(super) remaining: u64,
+    pub(super) base: String,
+    pub(super) synced_at: u64,
 }
 
 impl Running {
@@ -108,7 +107,8 @@ impl Running {
         wants && !self.busy && !self.vector.paused && self.vector.limits.at(at) != Rate::Stop
     }
 
-    fn state(&self) -> &'static str {
+    /// Its state, as it travels.
+    pub(super) fn state(&self) -> &'static str {
         match self.state {
             State::Syncing => "syncing",
             _ if self.vector.paused => "paused",
@@ -140,7 +140,7 @@ impl Vectors {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn running(&self, number: u64) -> Result<Running, Failure> {
+    pub(super) fn running(&self, number: u64) -> Result<Running, Failure> {
         let gone = || Failure::new(ErrorCode::VectorNotFound, format!("vector {number} is not there any more"));
         self.lock().get(&number).cloned().ok_or_else(gone)
     }
@@ -181,7 +181,7 @@ impl Vectors {
     pub(super) async fn add(&self, vector: Vector) -> zbus::Result<String> {
         let (number, path) = (vector.number, self.path(&vector));
         self.lock().insert(number, Running::new(vector));
-        let object = VectorObject { vectors: self.clone(), number };
+        let object = VectorObject::new(self.clone(), number);
         self.connection.object_server().at(path.as_str(), object).await?;
         Ok(path)
     }
@@ -396,7 +396,7 @@ impl Vectors {
         Ok(())
     }
 
-    async fn pause(&self, number: u64, paused: bool) -> Result<(), Failure> {
+    pub(super) async fn pause(&self, number: u64, paused: bool) -> Result<(), Failure> {
         self.running(number)?;
         self.store(move |_, store| store.pause(number, paused).map_err(|error| unusable(&error))).await?;
         self.note(number, |running| {
@@ -417,7 +417,7 @@ impl Vectors {
 
     /// Compares both ends, which takes as long as it takes to read both. Gives what was compared, how many paths, and those
     /// that differ.
-    async fn verify(&self, number: u64) -> Result<(String, u64, Vec<String>), Failure> {
+    pub(super) async fn verify(&self, number: u64) -> Result<(String, u64, Vec<String>), Failure> {
         if self.running(number)?.state == State::Syncing {
             return Err(Failure::new(ErrorCode::VectorFailed, "vector-busy: it is syncing: ask again when it is done"));
         }
@@ -443,7 +443,7 @@ impl Vectors {
     }
 
     /// Asks how far its target is behind: recovery points, seconds, bytes.
-    async fn lag(&self, number: u64) -> Result<(u64, u64, u64), Failure> {
+    pub(super) async fn lag(&self, number: u64) -> Result<(u64, u64, u64), Failure> {
         self.running(number)?;
         let _alone = self.lag.lock().await;
         let number_text = number.to_string();
@@ -487,7 +487,7 @@ impl Vectors {
     }
 
     /// Has both ends change places, and shows the vector anew, as what it is then.
-    async fn turn(&self, number: u64) -> Result<(), Failure> {
+    pub(super) async fn turn(&self, number: u64) -> Result<(), Failure> {
         let before = self.claim(number)?;
         let turned = self.turned(number).await;
         if let Err(failure) = turned {
@@ -531,7 +531,12 @@ impl Vectors {
     }
 
     /// Sets what is given, also of a sync under way.
-    async fn configure(&self, number: u64, priority: Option<Priority>, limits: Option<Limits>) -> Result<(), Failure> {
+    pub(super) async fn configure(
+        &self,
+        number: u64,
+        priority: Option<Priority>,
+        limits: Option<Limits>,
+    ) -> Result<(), Failure> {
         let before = self.running(number)?.vector;
         let (priority, limits) = (priority.unwrap_or(before.priority), limits.unwrap_or(before.limits));
         let kept = limits.clone();
@@ -560,7 +565,7 @@ impl Vectors {
         }
     }
 
-    async fn remove(&self, number: u64, here_only: bool) -> Result<(), Failure> {
+    pub(super) async fn remove(&self, number: u64, here_only: bool) -> Result<(), Failure> {
         let running = self.claim(number)?;
         let removed = async {
             self.forget(number, here_only).await?;
@@ -585,192 +590,4 @@ fn unit(number: u64, worker: &str) -> String {
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// The object of one vector.
-struct VectorObject {
-    vectors: Vectors,
-    number: u64,
-}
-
-impl VectorObject {
-    fn shown(&self) -> fdo::Result<Running> {
-        self.vectors.running(self.number).map_err(|gone| fdo::Error::UnknownObject(gone.to_string()))
-    }
-
-    async fn allowed(&self, connection: &Connection, call: &Header<'_>) -> Result<(), Failure> {
-        self.vectors.authority.check(connection, call, REPLICATION_ACTION).await
-    }
-}
-
-#[zbus::interface(name = "org.siris.Agent1.Vector", introspection_docs = false)]
-impl VectorObject {
-    #[zbus(property(emits_changed_signal = "const"))]
-    fn id(&self) -> fdo::Result<String> {
-        Ok(self.shown()?.vector.id(self.vectors.agent.device_id).to_string())
-    }
-
-    #[zbus(property(emits_changed_signal = "const"))]
-    fn machine(&self) -> fdo::Result<String> {
-        Ok(self.shown()?.vector.machine.to_string())
-    }
-
-    #[zbus(property(emits_changed_signal = "const"))]
-    fn direction(&self) -> fdo::Result<String> {
-        Ok(self.shown()?.vector.direction.as_str().to_owned())
-    }
-
-    #[zbus(property(emits_changed_signal = "const"))]
-    fn source(&self) -> fdo::Result<String> {
-        Ok(self.shown()?.vector.source.to_string())
-    }
-
-    #[zbus(property(emits_changed_signal = "const"))]
-    fn target(&self) -> fdo::Result<String> {
-        Ok(self.shown()?.vector.target.to_string())
-    }
-
-    #[zbus(property(emits_changed_signal = "const"))]
-    fn tier(&self) -> fdo::Result<String> {
-        Ok(self.shown()?.vector.tier.as_str().to_owned())
-    }
-
-    #[zbus(property)]
-    fn priority(&self) -> fdo::Result<u32> {
-        Ok(self.shown()?.vector.priority.as_u32())
-    }
-
-    #[zbus(property)]
-    fn limits(&self) -> fdo::Result<String> {
-        Ok(self.shown()?.vector.limits.to_string())
-    }
-
-    #[zbus(property)]
-    fn state(&self) -> fdo::Result<String> {
-        Ok(self.shown()?.state().to_owned())
-    }
-
-    #[zbus(property)]
-    fn last_error(&self) -> fdo::Result<String> {
-        Ok(self.shown()?.last_error)
-    }
-
-    #[zbus(property)]
-    fn sent(&self) -> fdo::Result<u64> {
-        Ok(self.shown()?.sent)
-    }
-
-    #[zbus(property)]
-    fn rate(&self) -> fdo::Result<u64> {
-        Ok(self.shown()?.rate)
-    }
-
-    #[zbus(property)]
-    fn remaining(&self) -> fdo::Result<u64> {
-        Ok(self.shown()?.remaining)
-    }
-
-    #[zbus(property)]
-    fn base(&self) -> fdo::Result<String> {
-        Ok(self.shown()?.base)
-    }
-
-    #[zbus(property)]
-    fn proven_to(&self) -> fdo::Result<String> {
-        Ok(self.shown()?.vector.proven)
-    }
-
-    #[zbus(property)]
-    fn synced_at(&self) -> fdo::Result<u64> {
-        Ok(self.shown()?.synced_at)
-    }
-
-    async fn sync(
-        &self,
-        options: Options,
-        #[zbus(header)] call: Header<'_>,
-        #[zbus(connection)] connection: &Connection,
-    ) -> Result<(), Failure> {
-        only(&options, &[])?;
-        self.allowed(connection, &call).await?;
-        if self.vectors.running(self.number)?.vector.paused {
-            return Err(Failure::new(ErrorCode::VectorPaused, "the vector is paused: resume it"));
-        }
-        self.vectors.ask(self.number);
-        Ok(())
-    }
-
-    #[zbus(out_args("snapshot", "paths", "differing"))]
-    async fn verify(
-        &self,
-        options: Options,
-        #[zbus(header)] call: Header<'_>,
-        #[zbus(connection)] connection: &Connection,
-    ) -> Result<(String, u64, Vec<String>), Failure> {
-        only(&options, &[])?;
-        self.allowed(connection, &call).await?;
-        self.vectors.verify(self.number).await
-    }
-
-    async fn turn(
-        &self,
-        options: Options,
-        #[zbus(header)] call: Header<'_>,
-        #[zbus(connection)] connection: &Connection,
-    ) -> Result<(), Failure> {
-        only(&options, &[])?;
-        self.allowed(connection, &call).await?;
-        self.vectors.turn(self.number).await
-    }
-
-    #[zbus(out_args("points", "seconds", "bytes"))]
-    async fn lag(&self) -> Result<(u64, u64, u64), Failure> {
-        self.vectors.lag(self.number).await
-    }
-
-    async fn configure(
-        &self,
-        options: Options,
-        #[zbus(header)] call: Header<'_>,
-        #[zbus(connection)] connection: &Connection,
-    ) -> Result<(), Failure> {
-        only(&options, &["priority", "limits"])?;
-        let refused = |text: String| Failure::new(ErrorCode::VectorRefused, text);
-        let priority = number(&options, "priority")?.map(|number| Priority::try_from(u64::from(number))).transpose();
-        let priority = priority.map_err(|error| refused(error.to_string()))?;
-        let limits = text(&options, "limits")?.map(|text| text.parse::<Limits>()).transpose();
-        let limits = limits.map_err(|error| refused(error.to_string()))?;
-        self.allowed(connection, &call).await?;
-        self.vectors.configure(self.number, priority, limits).await
-    }
-
-    async fn pause(
-        &self,
-        #[zbus(header)] call: Header<'_>,
-        #[zbus(connection)] connection: &Connection,
-    ) -> Result<(), Failure> {
-        self.allowed(connection, &call).await?;
-        self.vectors.pause(self.number, true).await
-    }
-
-    async fn resume(
-        &self,
-        #[zbus(header)] call: Header<'_>,
-        #[zbus(connection)] connection: &Connection,
-    ) -> Result<(), Failure> {
-        self.allowed(connection, &call).await?;
-        self.vectors.pause(self.number, false).await
-    }
-
-    async fn remove(
-        &self,
-        options: Options,
-        #[zbus(header)] call: Header<'_>,
-        #[zbus(connection)] connection: &Connection,
-    ) -> Result<(), Failure> {
-        let here_only = flag(&options, "here-only")?;
-        only(&options, &["here-only"])?;
-        self.allowed(connection, &call).await?;
-        self.vectors.remove(self.number, here_only).await
-    }
 }
