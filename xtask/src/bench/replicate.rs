@@ -34,13 +34,13 @@ const LIMIT: Duration = Duration::from_secs(1800);
 /// Functions of the shell: `plain`, a shell on the other box as an operator has it; `syncoid`; `timed`, which prints how long
 /// something took.
 const FUNCTIONS: &str = "peers=/run/peers/root
-plain() { ssh -F none -i /root/plain -p 2222 -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null \\
+plain() { ssh -F none -i /run/plain -p 2222 -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null \\
     -o LogLevel=ERROR root@127.0.0.1 \"$@\"; }
 syncoid() {
     lib=; for dir in usr/lib/x86_64-linux-gnu/perl-base usr/lib/x86_64-linux-gnu/perl/5.* usr/share/perl/5.* usr/share/perl5 \\
         usr/lib/x86_64-linux-gnu/perl5/5.*; do for found in $peers/$dir; do lib=$lib:$found; done; done
     PERL5LIB=${lib#:} PATH=$PATH:$peers/usr/bin $peers/usr/bin/perl $peers/usr/sbin/syncoid --no-sync-snap --sshport=2222 \\
-        --sshkey=/root/plain --sshoption=StrictHostKeyChecking=no --sshoption=UserKnownHostsFile=/dev/null --quiet \"$@\"; }
+        --sshkey=/run/plain --sshoption=StrictHostKeyChecking=no --sshoption=UserKnownHostsFile=/dev/null --quiet \"$@\"; }
 timed() { a=$(cut -d' ' -f1 /proc/uptime); \"$@\" > /run/timed 2>&1 || { cat /run/timed; return 1; }; echo \"TOOK $(cut -d' ' -f1 /proc/uptime) $a\"; }
 ";
 
@@ -86,12 +86,9 @@ pub fn measure(checkout: &Path, lab: &Lab) -> Result<Vec<Row>> {
     let pair = Pair { two: Two::new(office, vault, "/dev/disk/by-id/virtio-data0")? };
     let key = pair.office(
         "mkdir -p /run/peers && mount /dev/disk/by-id/virtio-data1 /run/peers
-         ssh-keygen -q -t ed25519 -N '' -f /root/plain && cat /root/plain.pub",
+         ssh-keygen -q -t ed25519 -N '' -f /run/plain && cat /run/plain.pub",
     )?;
-    on(
-        &pair.two.vault,
-        &format!("mkdir -p /root/.ssh; echo '{key}' >> /root/.ssh/authorized_keys; zfs create vault/plain"),
-    )?;
+    on(&pair.two.vault, &format!("echo '{key}' >> /var/lib/siris/peers/authorized_keys; zfs create vault/plain"))?;
     ensure!(pair.office("plain true; syncoid --version")?.contains("syncoid"), "syncoid does not run");
 
     let mut rows = throughput(&pair)?;
