@@ -26,6 +26,16 @@ pub fn state_partition(root: &Root) -> StateFact {
     }
 }
 
+/// Bytes of the state partition, and how many of them are free, whether or not who asks may write there; `None` where it is
+/// not mounted.
+pub fn state_space(root: &Root) -> Option<(u64, u64)> {
+    if state_partition(root) == StateFact::NotMounted {
+        return None;
+    }
+    let fs = rustix::fs::statvfs(root.path(STATE_PROBE)).ok()?;
+    Some((fs.f_blocks * fs.f_frsize, fs.f_bavail * fs.f_frsize))
+}
+
 /// What the kernel command line and the disk say about the booted slot.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BootedSlot {

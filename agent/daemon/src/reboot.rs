@@ -7,10 +7,14 @@ use std::time::Duration;
 
 use time::format_description::well_known::Rfc3339;
 use time::{Date, OffsetDateTime, Time};
-use zbus::{Connection, proxy};
+use zbus::{Connection, Variant, proxy};
 
 /// The unit that waits.
 pub const UNIT: &str = "siris-reboot-when-idle.service";
+/// The timer that starts it at a time.
+const TIMER: &str = "siris-reboot-at.timer";
+/// How late the timer may be, in microseconds.
+const ACCURACY: u64 = 1_000_000;
 /// How often it looks.
 const PERIOD: Duration = Duration::from_secs(10);
 
@@ -25,10 +29,7 @@ type Inhibitor = (String, String, String, String, u32, u32);
 trait Login {
     fn list_inhibitors(&self) -> zbus::Result<Vec<Inhibitor>>;
     fn reboot(&self, interactive: bool) -> zbus::Result<()>;
-    fn schedule_shutdown(&self, kind: &str, micros: u64) -> zbus::Result<()>;
     fn cancel_scheduled_shutdown(&self) -> zbus::Result<bool>;
-    #[zbus(property)]
-    fn scheduled_shutdown(&self) -> zbus::Result<(String, u64)>;
 }
 
 #[proxy(
@@ -39,6 +40,13 @@ trait Login {
 trait Systemd {
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<zbus::OwnedObjectPath>;
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<zbus::OwnedObjectPath>;
+    fn start_transient_unit(
+        &self,
+        name: &str,
+        mode: &str,
+        properties: Vec<(&str, Variant<'_>)>,
+        aux: Vec<(&str, Vec<(&str, Variant<'_>)>)>,
+    ) -> zbus::Result<zbus::OwnedObjectPath>;
     fn get_unit(&self, name: &str) -> zbus::Result<zbus::OwnedObjectPath>;
 }
 
@@ -104,18 +112,36 @@ pub async fn schedule(connection: &Connection, when: When) -> zbus::Result<Strin
             Ok("rebooting as soon as nothing is running that must not be cut off".to_owned())
         }
         When::At(seconds) => {
-            login.schedule_shutdown("reboot", seconds * 1_000_000).await?;
-            Ok(format!("rebooting at {}", shown(seconds)))
+            // By a timer: logind takes no time while something is running that must not be cut off, which is over by then.
+            let calendar = vec![("OnCalendar", format!("@{seconds}"))];
+            let properties: Vec<(&str, Variant<'_>)> = vec![
+                ("Description", "Reboot at a time".into()),
+                ("TimersCalendar", Variant::from(calendar)),
+                ("Unit", UNIT.into()),
+                ("AccuracyUSec", ACCURACY.into()),
+                ("RemainAfterElapse", false.into()),
+            ];
+            stop(&systemd, TIMER).await;
+            systemd.start_transient_unit(TIMER, "fail", properties, Vec::new()).await?;
+            Ok(format!(
+                "rebooting at {}, or as soon as nothing is running then that must not be cut off",
+                shown(seconds)
+            ))
         }
         When::Cancel => {
+            // By somebody else.
             let scheduled = login.cancel_scheduled_shutdown().await?;
-            // A unit that was never started is none that could be stopped.
-            let waited = systemd.get_unit(UNIT).await.is_ok() && systemd.stop_unit(UNIT, "replace").await.is_ok();
-            let text =
-                if scheduled || waited { "the reboot is taken back" } else { "there was no reboot to take back" };
+            let (timed, waited) = (stop(&systemd, TIMER).await, stop(&systemd, UNIT).await);
+            let is_any = scheduled || timed || waited;
+            let text = if is_any { "the reboot is taken back" } else { "there was no reboot to take back" };
             Ok(text.to_owned())
         }
     }
+}
+
+/// Stops a unit; whether there was one. One that was never started is none that could be stopped.
+async fn stop(systemd: &SystemdProxy<'_>, unit: &str) -> bool {
+    systemd.get_unit(unit).await.is_ok() && systemd.stop_unit(unit, "replace").await.is_ok()
 }
 
 fn shown(seconds: u64) -> String {

@@ -6,7 +6,6 @@ use siris_ibu::{ByteSize, Manifest, Version};
 use siris_slots::{Layout, Part, Slot};
 
 use super::{Allowed, Running};
-use crate::health::StateFact;
 use crate::settings::FreeMin;
 
 /// Why it is not.
@@ -137,13 +136,13 @@ pub fn check(manifest: &Manifest, running: &Running, allowed: Allowed) -> Result
     Ok(())
 }
 
-/// Whether the state partition has the room that a version on trial has to find there.
+/// Whether the state partition, of so many bytes and so many free, has the room that a version on trial has to find there.
 ///
 /// # Errors
 /// [`GateError::StateLow`].
-pub fn room(state: StateFact, least: FreeMin) -> Result<(), GateError> {
+pub fn room(state: Option<(u64, u64)>, least: FreeMin) -> Result<(), GateError> {
     match state {
-        StateFact::Writable { size, free } if free < least.bytes_of(size) => {
+        Some((size, free)) if free < least.bytes_of(size) => {
             let [free, least] = [free, least.bytes_of(size)].map(ByteSize::from_bytes);
             Err(GateError::StateLow { free, least })
         }
@@ -178,9 +177,9 @@ mod tests {
 
     #[test]
     fn a_state_partition_without_room_is_a_reason() {
-        let state = |free| StateFact::Writable { size: 1000, free };
+        let state = |free| Some((1000, free));
         assert_eq!(room(state(49), FreeMin::Percent(5)).unwrap_err().code(), "state-low");
         assert_eq!(room(state(50), FreeMin::Percent(5)), Ok(()));
-        assert_eq!(room(StateFact::NotMounted, FreeMin::Percent(5)), Ok(()));
+        assert_eq!(room(None, FreeMin::Percent(5)), Ok(()));
     }
 }

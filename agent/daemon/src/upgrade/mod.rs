@@ -306,7 +306,7 @@ impl<'a> Target<'a> {
     /// Asks everything that can be asked before the first write.
     fn find(root: &Root, running: &'a Running, signed: SignedManifest, allowed: Allowed) -> Result<Self, UpgradeError> {
         gate::check(signed.manifest(), running, allowed)?;
-        gate::room(observe::state_partition(root), Settings::of(root).state_free_min)?;
+        gate::room(observe::state_space(root), Settings::of(root).state_free_min)?;
         let disk = OsDisk::find(root)?;
         let env = disk.environment()?;
         if env.record(running.slot).state != SlotState::Good {
