@@ -62,6 +62,8 @@ impl Unit<'_> {
             ("ExecStart", Variant::from(vec![(PROGRAM, arguments, false)])),
             ("StandardInputFileDescriptor", Variant::from(Fd::from(input.as_fd()))),
             ("StandardOutputFileDescriptor", Variant::from(Fd::from(output.as_fd()))),
+            // Named for its own sake, not used: where both are named alike, the manager has errors go where the output goes.
+            ("StandardOutput", "null".into()),
             ("StandardError", "journal".into()),
             ("CollectMode", "inactive-or-failed".into()),
             // A box at work goes first.
