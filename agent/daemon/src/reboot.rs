@@ -11,8 +11,8 @@ use zbus::{Connection, Variant, proxy};
 
 /// The unit that waits.
 pub const UNIT: &str = "siris-reboot-when-idle.service";
-/// The timer that starts it at a time.
-const TIMER: &str = "siris-reboot-at.timer";
+/// The timer that starts it at a time: the one of its name, as one that is made on the fly cannot start another.
+const TIMER: &str = "siris-reboot-when-idle.timer";
 /// How late the timer may be, in microseconds.
 const ACCURACY: u64 = 1_000_000;
 /// How often it looks.
@@ -117,7 +117,6 @@ pub async fn schedule(connection: &Connection, when: When) -> zbus::Result<Strin
             let properties: Vec<(&str, Variant<'_>)> = vec![
                 ("Description", "Reboot at a time".into()),
                 ("TimersCalendar", Variant::from(calendar)),
-                ("Unit", UNIT.into()),
                 ("AccuracyUSec", ACCURACY.into()),
                 ("RemainAfterElapse", false.into()),
             ];

@@ -29,11 +29,12 @@ fn asked(bench: &Bench<'_>) -> Result<()> {
         vm.guest.eventually(Duration::from_secs(30), "systemd-inhibit --list | grep -q 'a restore'")?;
         must_contain(&vm.guest.ok(&format!("sirisctl upgrade reboot {when}"))?, said, "the request")?;
         if when != "idle" {
-            vm.guest.ok("systemctl is-active siris-reboot-at.timer && systemctl list-timers siris-reboot-at.timer")?;
+            vm.guest.ok("systemctl is-active siris-reboot-when-idle.timer && systemctl list-timers siris-reboot-when-idle.timer")?;
         }
         must_contain(&vm.guest.ok("sirisctl upgrade reboot cancel")?, "the reboot is taken back", "the cancel")?;
         ensure!(vm.guest.ok(SCHEDULED)? == nothing, "logind means to reboot after {when}");
-        vm.guest.ok("systemctl stop hold; ! systemctl is-active siris-reboot-when-idle siris-reboot-at.timer")?;
+        vm.guest
+            .ok("systemctl stop hold; ! systemctl is-active siris-reboot-when-idle siris-reboot-when-idle.timer")?;
     }
     must_contain(&vm.guest.ok("sirisctl upgrade reboot cancel")?, "there was no reboot", "the second cancel")?;
     let late = vm.guest.refused("sirisctl upgrade reboot 2020-01-01T00:00:00Z")?;
