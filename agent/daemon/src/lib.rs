@@ -27,6 +27,12 @@ pub mod units;
 pub mod upgrade;
 pub mod vectors;
 
+/// Seconds since 1970, by the box's clock.
+pub(crate) fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
 /// An error with its sources, in one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

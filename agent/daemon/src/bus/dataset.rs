@@ -1,7 +1,6 @@
 //! `org.siris.Agent1.Dataset`.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use siris_api::{DATASET_ACTION, ErrorCode, PruneRow, SnapshotRow};
 use siris_zfs::{DatasetName, Guid, Refusal, Snapshot, ZfsError};
@@ -62,7 +61,7 @@ impl DatasetObject {
         let pruned = off_the_bus(move || {
             // Without the records nobody knows what is needed, and nothing goes.
             let concerned = concerned_with(&agent, &name)?;
-            let done = prune::run(agent.zfs.sets(), &name, &concerned, now(), dry);
+            let done = prune::run(agent.zfs.sets(), &name, &concerned, crate::now(), dry);
             done.map_err(|error| Failure::new(ErrorCode::PruneFailed, crate::chain(&error)))
         });
         let Some(decisions) = pruned.await?? else { return Ok(None) };
@@ -110,10 +109,6 @@ fn concerned_with(agent: &Agent, name: &DatasetName) -> Result<Vec<(VectorId, Si
     let failed = |error: EndError| Failure::new(ErrorCode::PruneFailed, crate::chain(&error));
     let view = Local(agent.zfs.sets()).look(name).map_err(failed)?;
     Ok(view.map(|view| concerned(&view, agent.device_id, &vectors, &peers)).unwrap_or_default())
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn unreadable(error: &ZfsError) -> Failure {
@@ -202,7 +197,7 @@ impl DatasetObject {
                 );
                 return Err(Failure::new(ErrorCode::DatasetIsReplica, text));
             }
-            Ok(datasets::take_point(agent.zfs.sets(), &name, now()))
+            Ok(datasets::take_point(agent.zfs.sets(), &name, crate::now()))
         });
         let label =
             taken.await??.map_err(|error: PointError| Failure::new(ErrorCode::SnapshotFailed, crate::chain(&error)))?;

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use siris_api::{ErrorCode, VECTOR_INTERFACE, vector_path};
 use siris_zfs::DatasetName;
@@ -294,7 +294,7 @@ impl Vectors {
                 }
                 Ok((base, bytes)) => {
                     (running.state, running.sent, running.base) = (State::Idle, *bytes, base.clone());
-                    (running.last_error, running.synced_at) = (String::new(), now());
+                    (running.last_error, running.synced_at) = (String::new(), crate::now());
                 }
                 // Stopped on purpose.
                 Err(_) if running.vector.paused => (running.state, running.last_error) = (State::Idle, String::new()),
@@ -426,10 +426,8 @@ impl Vectors {
         let worker = self.worker(number, &description, vec!["verify-worker", &number_text], move |agent, out| {
             worker::verify(&agent.root, agent.zfs.sets(), number, out)
         });
-        let failed = |text: String| Failure::new(ErrorCode::VectorFailed, text);
-        let mut worker = worker.await.map_err(|error| failed(format!("worker-not-started: {error}")))?;
-        match worker.recv().await {
-            Some(Said::Compared { base, paths, differing, .. }) => {
+        match last_word(worker.await).await? {
+            Said::Compared { base, paths, differing, .. } => {
                 let proven = if differing.is_empty() { base.clone() } else { String::new() };
                 let kept = proven.clone();
                 self.store(move |_, store| store.prove(number, &kept).map_err(|error| unusable(&error))).await?;
@@ -437,8 +435,7 @@ impl Vectors {
                 self.changed(number, &["ProvenTo"]).await;
                 Ok((base, paths, differing))
             }
-            Some(Said::Failed { code, text }) => Err(failed(format!("{code}: {text}"))),
-            _ => Err(failed("worker-ended: the process ended without a word; see the journal".to_owned())),
+            _ => Err(wordless()),
         }
     }
 
@@ -451,12 +448,9 @@ impl Vectors {
         let worker = self.worker(number, &description, vec!["lag-worker", &number_text], move |agent, out| {
             worker::lag(&agent.root, agent.zfs.sets(), number, out)
         });
-        let failed = |text: String| Failure::new(ErrorCode::VectorFailed, text);
-        let mut worker = worker.await.map_err(|error| failed(format!("worker-not-started: {error}")))?;
-        match worker.recv().await {
-            Some(Said::Lag { points, seconds, bytes }) => Ok((points, seconds, bytes)),
-            Some(Said::Failed { code, text }) => Err(failed(format!("{code}: {text}"))),
-            _ => Err(failed("worker-ended: the process ended without a word; see the journal".to_owned())),
+        match last_word(worker.await).await? {
+            Said::Lag { points, seconds, bytes } => Ok((points, seconds, bytes)),
+            _ => Err(wordless()),
         }
     }
 
@@ -513,21 +507,15 @@ impl Vectors {
     }
 
     async fn turned(&self, number: u64) -> Result<(), Failure> {
-        let failed = |text: String| Failure::new(ErrorCode::VectorFailed, text);
         let number_text = number.to_string();
         let description = format!("Have both ends of vector {number} change places");
         let worker = self.worker(number, &description, vec!["turn-worker", &number_text], move |agent, out| {
             worker::turn(&agent.root, agent.zfs.sets(), number, out)
         });
-        let mut worker = worker.await.map_err(|error| failed(format!("worker-not-started: {error}")))?;
-        while let Some(said) = worker.recv().await {
-            match said {
-                Said::Turned => return Ok(()),
-                Said::Failed { code, text } => return Err(failed(format!("{code}: {text}"))),
-                _ => {}
-            }
+        match last_word(worker.await).await? {
+            Said::Turned => Ok(()),
+            _ => Err(wordless()),
         }
-        Err(failed("worker-ended: the process ended without a word; see the journal".to_owned()))
     }
 
     /// Sets what is given, also of a sync under way.
@@ -556,12 +544,9 @@ impl Vectors {
         let worker = self.worker(number, &description, arguments, move |agent, out| {
             worker::forget(&agent.root, agent.zfs.sets(), number, here_only, out)
         });
-        let failed = |text: String| Failure::new(ErrorCode::VectorFailed, text);
-        let mut worker = worker.await.map_err(|error| failed(format!("worker-not-started: {error}")))?;
-        match worker.recv().await {
-            Some(Said::Forgotten) => Ok(()),
-            Some(Said::Failed { code, text }) => Err(failed(format!("{code}: {text}"))),
-            _ => Err(failed("worker-ended: the process ended without a word; see the journal".to_owned())),
+        match last_word(worker.await).await? {
+            Said::Forgotten => Ok(()),
+            _ => Err(wordless()),
         }
     }
 
@@ -583,11 +568,26 @@ impl Vectors {
     }
 }
 
+/// What a worker says in the end; how far it is on its way is passed over.
+async fn last_word(started: zbus::Result<mpsc::Receiver<Said>>) -> Result<Said, Failure> {
+    let failed = |text: String| Failure::new(ErrorCode::VectorFailed, text);
+    let mut worker = started.map_err(|error| failed(format!("worker-not-started: {error}")))?;
+    while let Some(said) = worker.recv().await {
+        match said {
+            Said::Sent { .. } | Said::Again { .. } => {}
+            Said::Failed { code, text } => return Err(failed(format!("{code}: {text}"))),
+            last => return Ok(last),
+        }
+    }
+    Err(wordless())
+}
+
+fn wordless() -> Failure {
+    let text = "worker-ended: the process ended without a word; see the journal";
+    Failure::new(ErrorCode::VectorFailed, text)
+}
+
 /// The unit of a worker of a vector's.
 fn unit(number: u64, worker: &str) -> String {
     format!("siris-vector-{number}-{worker}.service")
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -5,7 +5,6 @@
 
 use std::fmt::Debug;
 use std::io::Read;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use siris_host::cmd::CmdError;
 use siris_zfs::{Bookmark, DatasetName, Datasets, Guid, Label, Refusal, Sending, SnapshotName, Stream, ZfsError};
@@ -292,8 +291,7 @@ impl End for Local<'_> {
     }
 
     fn step_down(&self, dataset: &DatasetName, id: &VectorId) -> Result<(), EndError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        role::step_down(self.0, dataset, id, now)
+        role::step_down(self.0, dataset, id, crate::now())
     }
 
     fn take_over(&self, dataset: &DatasetName, _id: &VectorId, newest: Guid) -> Result<(), EndError> {

@@ -1,7 +1,5 @@
 //! How far a target is behind, as the source has it: what it has marked as the vector's base, and what came after.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use siris_zfs::{Base, SnapshotName, Stream};
 
 use super::end::End;
@@ -42,7 +40,7 @@ pub fn of(pair: &Pair, source: &dyn End) -> Result<Lag, SyncError> {
     let snapshot = named(last.label.clone());
     let stream = Stream::Snapshot { snapshot, base: from, between, raw: view.dataset.encrypted };
     let bytes = source.size(&pair.source, &stream).map_err(SyncError::Source)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now = crate::now();
     let taken = first.label.as_str().parse::<u64>().unwrap_or(now);
     Ok(Lag { points: missing.len() as u64, seconds: now.saturating_sub(taken), bytes })
 }
