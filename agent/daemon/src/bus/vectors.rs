@@ -107,11 +107,12 @@ impl Running {
         wants && !self.busy && !self.vector.paused && self.vector.limits.at(at) != Rate::Stop
     }
 
-    /// Its state, as it travels.
+    /// Its state, as it travels. Who asked for a sync and looks until it is over never sees the end of an earlier one.
     pub(super) fn state(&self) -> &'static str {
         match self.state {
             State::Syncing => "syncing",
             _ if self.vector.paused => "paused",
+            _ if self.again => "waiting",
             State::Idle => "idle",
             State::Waiting => "waiting",
             State::Failed => "failed",
@@ -284,7 +285,6 @@ impl Vectors {
         let mut again = false;
         self.note(number, |running| {
             again = running.again;
-            running.again = false;
             running.ended_at = Some(Instant::now());
             (running.rate, running.remaining) = (0, 0);
             match &ended {
@@ -590,4 +590,34 @@ fn wordless() -> Failure {
 /// The unit of a worker of a vector's.
 fn unit(number: u64, worker: &str) -> String {
     format!("siris-vector-{number}-{worker}.service")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vectors::record::Tier;
+
+    #[test]
+    fn a_sync_that_was_asked_for_during_another_is_never_seen_as_over() {
+        let dataset = |name: &str| name.parse::<DatasetName>().unwrap();
+        let mut running = Running::new(Vector {
+            number: 1,
+            machine: "vault".parse().unwrap(),
+            direction: Direction::Push,
+            source: dataset("tank/home/agents/x"),
+            target: dataset("vault/home/agents/x"),
+            tier: Tier::Primary,
+            priority: Priority::default(),
+            limits: Limits::default(),
+            paused: false,
+            proven: String::new(),
+        });
+        running.again = true;
+        for ended in [State::Idle, State::Failed, State::Waiting] {
+            running.state = ended;
+            assert_eq!(running.state(), "waiting");
+        }
+        running.vector.paused = true;
+        assert_eq!(running.state(), "paused");
+    }
 }
