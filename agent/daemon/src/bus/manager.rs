@@ -206,7 +206,7 @@ impl ManagerObject {
     ) -> Result<(), Failure> {
         only(&options, &[])?;
         self.authority.check(connection, &call, REFRESH_ACTION).await?;
-        Ok(self.publisher.refresh_datasets().await?)
+        Ok(self.publisher.refresh_datasets_at_leisure().await?)
     }
 
     async fn forget_pool(

@@ -1,8 +1,8 @@
 //! Brings what the bus shows into line with what the agent knows.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use siris_api::{
@@ -11,6 +11,7 @@ use siris_api::{
 };
 use siris_zfs::Pool;
 use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until};
 use zbus::fdo::Properties;
 use zbus::names::InterfaceName;
 use zbus::object_server::SignalEmitter;
@@ -45,21 +46,49 @@ struct Turns {
     taken: AtomicU64,
     /// The turn that began last and is over.
     done: Mutex<u64>,
+    /// When the next one at leisure may begin.
+    rested: std::sync::Mutex<Option<Instant>>,
 }
+
+/// Looks at leisure take one part in so many of the time, at most: a box that receives thousands of snapshots is not to
+/// list them all for each one.
+const LEISURE: u32 = 5;
+/// And wait no longer than this, which is less than clients of the bus wait for an answer.
+const REST_MAX: Duration = Duration::from_secs(15);
 
 impl Turns {
     /// Looks in turn with others. A caller that comes while another is waiting for its turn shares that one's look: a
     /// burst of events costs two looks, not one each. `None` where another's look did.
     async fn take<T>(&self, look: impl Future<Output = T>) -> Option<T> {
+        self.take_after(self.taken.load(Ordering::SeqCst), look).await
+    }
+
+    /// Like [`Turns::take`], when the look before has been over for a while.
+    async fn take_at_leisure<T>(&self, look: impl Future<Output = T>) -> Option<T> {
         let ticket = self.taken.load(Ordering::SeqCst);
+        let rested = *self.rested();
+        if let Some(rested) = rested {
+            sleep_until(rested).await;
+        }
+        self.take_after(ticket, look).await
+    }
+
+    async fn take_after<T>(&self, ticket: u64, look: impl Future<Output = T>) -> Option<T> {
         let mut done = self.done.lock().await;
         if *done > ticket {
             return None;
         }
         let turn = self.taken.fetch_add(1, Ordering::SeqCst) + 1;
+        let began = Instant::now();
         let seen = look.await;
         *done = turn;
+        let rest = (began.elapsed() * (LEISURE - 1)).min(REST_MAX);
+        *self.rested() = Some(Instant::now() + rest);
         Some(seen)
+    }
+
+    fn rested(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.rested.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -135,6 +164,15 @@ impl Publisher {
     /// When the bus does not take the signals.
     pub async fn refresh_datasets(&self) -> zbus::Result<()> {
         let told = self.looks.datasets.take(self.look_at_datasets()).await;
+        told.unwrap_or(Ok(()))
+    }
+
+    /// Like [`Publisher::refresh_datasets`], but not at once where the look before took long: for who tells of every change.
+    ///
+    /// # Errors
+    /// When the bus does not take the signals.
+    pub async fn refresh_datasets_at_leisure(&self) -> zbus::Result<()> {
+        let told = self.looks.datasets.take_at_leisure(self.look_at_datasets()).await;
         told.unwrap_or(Ok(()))
     }
 
@@ -279,4 +317,26 @@ fn differences<'a>(old: &Pool, new: &'a Pool) -> HashMap<&'static str, Variant<'
         changed.insert("Members", Variant::from(members(new)));
     }
     changed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOOK: Duration = Duration::from_millis(20);
+
+    #[tokio::test]
+    async fn a_look_at_leisure_waits_and_shares_one_that_began_meanwhile() {
+        let turns = Turns::default();
+        turns.take(tokio::time::sleep(LOOK)).await.unwrap();
+        let ended = Instant::now();
+        turns.take_at_leisure(async {}).await.unwrap();
+        assert!(ended.elapsed() >= LOOK * (LEISURE - 1));
+
+        turns.take(tokio::time::sleep(LOOK)).await.unwrap();
+        let began = Instant::now();
+        let (leisurely, at_once) = tokio::join!(turns.take_at_leisure(async { "again" }), turns.take(async { "once" }));
+        assert_eq!((leisurely, at_once), (None, Some("once")));
+        assert!(began.elapsed() >= LOOK * (LEISURE - 1));
+    }
 }

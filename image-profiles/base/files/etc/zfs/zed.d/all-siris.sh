@@ -14,6 +14,12 @@ case "${ZEVENT_SUBCLASS}" in
     config_sync | config_cache_write | trim_* | initialize_* | delay | deadman) exit 0 ;;
 esac
 
+# Thousands of changes in a row are told of once a second: one waits and tells of all that come meanwhile.
+exec 9>"/run/lock/siris-${look}"
+flock --nonblock 9 || exit 0
+sleep 1
+exec 9>&-
+
 # Who leaves the bus before the agent has asked who that was, is nobody: the reply is waited for, but not for long.
 busctl --quiet --timeout=2 --auto-start=no call \
     org.siris.Agent1 /org/siris/Agent1 org.siris.Agent1.Manager "$look" 'a{sv}' 0 >/dev/null 2>&1
