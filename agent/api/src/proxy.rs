@@ -174,6 +174,9 @@ pub trait Replication {
     /// Makes a vector: `dataset`, `machine`, `direction`, `other`, `tier`. Returns its object.
     #[zbus(allow_interactive_auth)]
     fn add_vector(&self, vector: Options<'_>) -> zbus::Result<OwnedObjectPath>;
+    /// Sets aside what a target's dataset has since its snapshot `back-to` (s), or all of it; the name it has then.
+    #[zbus(allow_interactive_auth)]
+    fn set_aside(&self, dataset: &str, options: Options<'_>) -> zbus::Result<String>;
 }
 
 /// `org.siris.Agent1.Vector`.

@@ -174,6 +174,14 @@ pub enum DatasetCommand {
         /// The dataset.
         dataset: String,
     },
+    /// Sets aside what a replica has that its source has not: the remedy where a vector says so.
+    ///
+    /// The dataset ends at the snapshot then, and what came after it, changes since its last snapshot among them, is in a
+    /// dataset of another name, which is printed. Nothing is destroyed, and no space is taken twice.
+    SetAside {
+        /// POOL/DATASET@SNAPSHOT, the snapshot being the newest that both ends have; or without one, for the whole dataset.
+        dataset: String,
+    },
     /// Shows or sets the retention policy.
     ///
     /// For how long points stay: all of them, then the first one of each hour, day, week and month. Without a policy

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 
 use serde::Serialize;
-use siris_api::{DATASET_INTERFACE, DatasetProxy, ManagerProxy, PruneRow, SnapshotRow};
+use siris_api::{DATASET_INTERFACE, DatasetProxy, ManagerProxy, PruneRow, ReplicationProxy, SnapshotRow};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use zbus::Connection;
@@ -56,6 +56,15 @@ pub async fn run(connection: &Connection, command: DatasetCommand) -> Result<(),
             print(format!("{name}\n"))
         }
         DatasetCommand::TakeOver { dataset } => Ok(find(connection, &dataset).await?.take_over(HashMap::new()).await?),
+        DatasetCommand::SetAside { dataset } => {
+            let (dataset, back_to) = match dataset.split_once('@') {
+                Some((dataset, back_to)) => (dataset, Some(("back-to", back_to.into()))),
+                None => (dataset.as_str(), None),
+            };
+            let options = back_to.into_iter().collect();
+            let aside = ReplicationProxy::new(connection).await?.set_aside(dataset, options).await?;
+            print(format!("{aside}\n"))
+        }
         DatasetCommand::Prune { dataset: Some(dataset), dry_run, .. } => {
             print(pruned(&prune(&find(connection, &dataset).await?, dry_run).await?, dry_run))
         }

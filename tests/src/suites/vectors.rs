@@ -187,6 +187,25 @@ fn proof(two: &Two<'_>) -> Result<()> {
     Ok(())
 }
 
+/// As the vector's own words say: nothing is lost, and it goes on. The target has a snapshot of its own.
+fn set_aside(two: &Two<'_>) -> Result<()> {
+    let (office, vault) = (&two.office, &two.vault);
+    let told = office.guest.ok("sirisctl vector list")?;
+    let command = told.split_once("set them aside there (").and_then(|(_, rest)| rest.split_once(')'));
+    let command = command.with_context(|| told.clone())?.0.to_owned();
+    vault.guest.refused(&format!("runuser -u nobody -- {command}"))?;
+    let before = vault.guest.ok(&format!("zfs get -Hpo value guid {}@own", target()))?;
+    let aside = vault.guest.ok(&command)?;
+    let kept =
+        vault.guest.ok(&format!("zfs get -Hpo value guid {aside}@own && ! zfs list -Ho name {}.back", target()))?;
+    ensure!(kept.lines().next() == Some(before.as_str()), "{aside} has {kept}, not {before}");
+    office.guest.ok("sirisctl vector sync 1")?;
+    must_be_equal(two)?;
+    let left = marks(vault, &aside)?;
+    ensure!(left == "-", "of {aside} is still marked {left}");
+    vault.guest.ok(&format!("zfs destroy -r {aside}")).map(drop)
+}
+
 /// What does not fit has a name, and both ends stay as they are.
 fn obstacles(two: &Two<'_>) -> Result<()> {
     let (office, vault) = (&two.office, &two.vault);
@@ -200,9 +219,7 @@ fn obstacles(two: &Two<'_>) -> Result<()> {
     vault.guest.ok(&format!("zfs snapshot {}@own", target()))?;
     office.guest.ok(&format!("{} && sirisctl dataset snapshot {ASSET}", write("one")))?;
     fails("target-diverged")?;
-    vault.guest.ok(&format!("zfs destroy {}@own", target()))?;
-    office.guest.ok("sirisctl vector sync 1")?;
-    must_be_equal(two)?;
+    set_aside(two)?;
 
     // Another host key: somebody in between, or a machine that was installed anew.
     let saved = "cp -a /var/lib/ssh /run/ssh-saved && rm /var/lib/ssh/ssh_host_ed25519_key*";

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use siris_api::{ConfigMap, Details, ErrorCode, REPLICATION_ACTION};
-use siris_zfs::DatasetName;
+use siris_zfs::{DatasetName, Label};
 use uuid::Uuid;
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
@@ -15,6 +15,7 @@ use crate::bus::vectors::{AT_ONCE_MAX, Vectors, unusable};
 use crate::bus::{Authority, Failure};
 use crate::datasets::asset_of;
 use crate::store::{Store, StoreError};
+use crate::vectors::aside;
 use crate::vectors::keys::{self, KeyError};
 use crate::vectors::limit::Limits;
 use crate::vectors::peer::Rights;
@@ -317,6 +318,29 @@ impl ReplicationObject {
         let path = self.vectors.add(made).await?;
         self.vectors.ask(number);
         OwnedObjectPath::try_from(path).map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))
+    }
+
+    #[zbus(out_args("aside"))]
+    async fn set_aside(
+        &self,
+        dataset: &str,
+        options: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<String, Failure> {
+        only(&options, &["back-to"])?;
+        let back_to = text(&options, "back-to")?.map(|label| label.parse::<Label>()).transpose();
+        let back_to = back_to.map_err(|error| Failure::new(ErrorCode::VectorRefused, error.to_string()))?;
+        let dataset = self.dataset(dataset)?;
+        self.allowed(connection, &call).await?;
+        let agent = self.agent.clone();
+        let set = move || aside::set_aside(agent.zfs.sets(), &dataset, back_to.as_ref(), crate::now());
+        let set = tokio::task::spawn_blocking(set).await;
+        let set = set.map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))?;
+        let set = set.map_err(|error| {
+            Failure::new(ErrorCode::SetAsideFailed, format!("{}: {}", error.code(), crate::chain(&error)))
+        })?;
+        Ok(set.to_string())
     }
 }
 

@@ -9,6 +9,7 @@
 //! base, and a bookmark of it, named by the vector and the snapshot's guid. So nothing is lost with a database, and
 //! whoever looks at a snapshot sees who needs it.
 
+pub mod aside;
 pub mod digest;
 pub mod end;
 pub mod keys;
@@ -36,7 +37,9 @@ use std::str::FromStr;
 use siris_zfs::{Guid, Label};
 use uuid::Uuid;
 
-/// What the bookmarks of all vectors begin with.
+/// What the tags of the holds of all vectors begin with.
+const TAGS: &str = "siris:vector:";
+/// What their bookmarks begin with.
 const BOOKMARKS: &str = "siris-vector-";
 
 /// A vector: the machine that made it, and its number there. Printed as `UUID_N`.
@@ -75,7 +78,12 @@ impl FromStr for VectorId {
 impl VectorId {
     /// The tag of its holds.
     pub fn tag(&self) -> Label {
-        label(format!("siris:vector:{self}"))
+        label(format!("{TAGS}{self}"))
+    }
+
+    /// The vector whose hold has this tag; `None` for every other one.
+    pub fn of_tag(tag: &Label) -> Option<Self> {
+        tag.as_str().strip_prefix(TAGS)?.parse().ok()
     }
 
     /// The name of its bookmark of the snapshot with this guid.

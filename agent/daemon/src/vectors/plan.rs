@@ -74,50 +74,59 @@ pub enum Obstacle {
     #[error("there is no dataset {0} on the source")]
     SourceMissing(String),
     /// The target has a dataset of that name that nobody has received.
-    #[error("the target has a dataset {0} of its own, without a snapshot: rename it, or choose another target")]
+    #[error(
+        "the target has a dataset {0} of its own, without a snapshot: set it aside there (sirisctl dataset set-aside {0}), or \
+         choose another target"
+    )]
     TargetTaken(String),
     /// The target has snapshots, and none of them came from this source.
-    #[error("no snapshot of the target {0} is one of the source's: rename it, and all is sent anew")]
+    #[error(
+        "no snapshot of the target {0} is one of the source's: set it aside there (sirisctl dataset set-aside {0}), and all is \
+         sent anew"
+    )]
     NothingInCommon(String),
     /// The target's newest snapshot was sent by this vector, and the source has not got it any more.
     #[error(
-        "the source was rolled back behind {newest}, which the target has; both have {common}: set the target's newer \
-         snapshots aside, and the vector goes on from there"
+        "the source was rolled back behind {newest}, which the target has: set what is newer aside there (sirisctl dataset \
+         set-aside {common}), and the vector goes on from what both have"
     )]
     SourceRolledBack {
         /// The target's newest.
         newest: Label,
         /// The newest that both have, by its name on the target.
-        common: Label,
+        common: SnapshotName,
     },
     /// The target has snapshots that no source has sent.
     #[error(
-        "the target has {count} snapshots of its own since {common}, the newest {newest}: set them aside, and the vector \
-         goes on from there"
+        "the target has {count} snapshots of its own, the newest {newest}: set them aside there (sirisctl dataset set-aside \
+         {common}), and the vector goes on from what both have"
     )]
     TargetDiverged {
         /// The target's newest.
         newest: Label,
         /// The newest that both have, by its name on the target.
-        common: Label,
+        common: SnapshotName,
         /// How many came after it.
         count: usize,
     },
     /// The source was made by cloning what the target has.
     #[error(
         "the source is a clone of the snapshot {newest} that the target has, and what a clone sends first does not fit \
-         there: promote the clone, and the vector goes on"
+         there: promote the clone (zfs promote), and the vector goes on"
     )]
     SourceIsClone {
         /// The target's newest.
         newest: Label,
     },
     /// Another snapshot has that name on the target.
-    #[error("the target has another snapshot named {0}: rename it there")]
+    #[error("the target has another snapshot named {0}: rename it there (zfs rename), and the vector goes on")]
     NameTaken(Label),
     /// The target was written to.
-    #[error("the target was changed since its newest snapshot: take a snapshot there, or roll it back")]
-    TargetModified,
+    #[error(
+        "the target was changed since its newest snapshot: set that aside there (sirisctl dataset set-aside {0}), and the \
+         vector goes on"
+    )]
+    TargetModified(SnapshotName),
     /// The target is not there.
     #[error("there is no dataset {0} on the target: sync first")]
     TargetMissing(String),
@@ -144,7 +153,7 @@ impl Obstacle {
             Obstacle::TargetDiverged { .. } => "target-diverged",
             Obstacle::SourceIsClone { .. } => "source-is-clone",
             Obstacle::NameTaken(_) => "snapshot-name-taken",
-            Obstacle::TargetModified => "target-modified",
+            Obstacle::TargetModified(_) => "target-modified",
             Obstacle::TargetMissing(_) => "target-missing",
             Obstacle::TargetIsPrimary(_) => "target-is-primary",
             Obstacle::RestUnknown => "partial-unknown",
@@ -236,7 +245,8 @@ fn apart(id: &VectorId, source: &View, target: &View, newest: &Snapshot) -> Obst
     let Some(at) = target.snapshots.iter().rposition(|snapshot| ours.contains(&snapshot.guid)) else {
         return Obstacle::NothingInCommon(target.dataset.name.to_string());
     };
-    let (newest, common) = (newest.clone(), target.snapshots[at].label.clone());
+    let newest = newest.clone();
+    let common = SnapshotName::new(target.dataset.name.clone(), target.snapshots[at].label.clone());
     if target.base(id).is_some_and(|base| base.guid == newest.guid) {
         Obstacle::SourceRolledBack { newest: newest.label, common }
     } else {

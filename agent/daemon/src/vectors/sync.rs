@@ -3,7 +3,7 @@
 //! Owns: the order of steps. Whatever stops it, and wherever, beginning again finishes the work: nothing is remembered
 //! but what lies in ZFS. Never: tries again by itself (who runs it does, with pauses).
 
-use siris_zfs::{DatasetName, Guid, Refusal, Snapshot, Stream};
+use siris_zfs::{DatasetName, Guid, Refusal, Snapshot, SnapshotName, Stream};
 
 use super::VectorId;
 use super::end::{End, EndError};
@@ -101,14 +101,15 @@ pub fn sync(pair: &Pair, source: &dyn End, target: &dyn End, watch: &mut dyn Wat
         if before.as_ref() == Some(&step) {
             return Err(SyncError::Stuck);
         }
-        match &step {
+        let sent = match &step {
             Step::UpToDate { base } => return Ok(base.clone()),
-            Step::Abort => target.abort_receive(&pair.target).map_err(SyncError::Target)?,
+            Step::Abort => target.abort_receive(&pair.target).map_err(SyncError::Target),
             Step::Resume { token, to } => {
-                transfer(pair, source, target, &Stream::Rest { token: token.clone() }, *to, watch)?;
+                transfer(pair, source, target, &Stream::Rest { token: token.clone() }, *to, watch)
             }
-            Step::Send { stream, to } => transfer(pair, source, target, stream, *to, watch)?,
-        }
+            Step::Send { stream, to } => transfer(pair, source, target, stream, *to, watch),
+        };
+        sent.map_err(|error| of_target(error, pair, theirs.as_ref()))?;
         before = Some(step);
     }
 }
@@ -138,6 +139,19 @@ fn settle(
     Ok(())
 }
 
+/// A target that was written to says so in ZFS's words when it is to receive.
+fn of_target(error: SyncError, pair: &Pair, theirs: Option<&View>) -> SyncError {
+    let newest = theirs.and_then(|theirs| theirs.snapshots.last());
+    match (&error, newest) {
+        (SyncError::Target(failed) | SyncError::Both { target_failed: failed, .. }, Some(newest))
+            if failed.refusal() == Some(Refusal::Modified) =>
+        {
+            Obstacle::TargetModified(SnapshotName::new(pair.target.clone(), newest.label.clone())).into()
+        }
+        _ => error,
+    }
+}
+
 fn transfer(
     pair: &Pair,
     source: &dyn End,
@@ -159,7 +173,6 @@ fn transfer(
         _ if stopped => Err(SyncError::Stopped),
         (Ok(()), Ok(())) => Ok(()),
         (Err(error), Ok(())) => Err(SyncError::Source(error.into())),
-        (_, Err(error)) if error.refusal() == Some(Refusal::Modified) => Err(Obstacle::TargetModified.into()),
         (Ok(()), Err(error)) => Err(SyncError::Target(error)),
         (Err(sent), Err(target_failed)) => Err(SyncError::Both { source_failed: Box::new(sent.into()), target_failed }),
     }

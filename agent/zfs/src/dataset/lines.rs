@@ -6,6 +6,7 @@ use std::collections::btree_map::Entry;
 
 use siris_zfs_label::ResumeToken;
 
+use crate::UserProperties;
 use crate::dataset::types::{Bookmark, Dataset, Guid, Hold, Kind, Label, Newest, Resume, Snapshot, Stands};
 use crate::types::DatasetName;
 
@@ -42,6 +43,12 @@ fn fields<const N: usize>(line: &str) -> Option<[&str; N]> {
 /// `None` where a dash stands: nothing there. The outer one where it cannot be read.
 fn optional<T: std::str::FromStr>(text: &str) -> Option<Option<T>> {
     if text == "-" { Some(None) } else { text.parse().ok().map(Some) }
+}
+
+/// Rows of a property and its value, which may have tabs in it.
+pub(super) fn properties(text: &str) -> Result<UserProperties, LineError> {
+    let all = rows(text, |line| line.split_once('\t').map(|(name, value)| (name.to_owned(), value.to_owned())))?;
+    Ok(all.into_iter().collect())
 }
 
 /// Rows of [`DATASET`]. A pool's own root dataset, which the name of no [`Dataset`] can be, is left out.

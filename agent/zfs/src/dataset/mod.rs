@@ -117,6 +117,12 @@ pub trait Datasets: Send + Sync + std::fmt::Debug {
     /// As [`Datasets::snapshots`].
     fn property(&self, dataset: &DatasetName, name: &str) -> Result<Option<String>, ZfsError>;
 
+    /// The properties that were set on the dataset itself, ZFS's own and users'.
+    ///
+    /// # Errors
+    /// When there is no such dataset, or ZFS cannot be asked.
+    fn own_properties(&self, dataset: &DatasetName) -> Result<UserProperties, ZfsError>;
+
     /// Sets a property of a dataset, ZFS's own or a user's; `None` takes it away, and it has again what it lies in has.
     ///
     /// # Errors
@@ -183,6 +189,12 @@ pub trait Datasets: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// When it is no clone, or labels clash.
     fn promote(&self, clone: &DatasetName) -> Result<(), ZfsError>;
+
+    /// Renames a dataset, within its pool.
+    ///
+    /// # Errors
+    /// When it is not there or in use, or the name is taken.
+    fn rename(&self, dataset: &DatasetName, name: &DatasetName) -> Result<(), ZfsError>;
 
     /// Renames a snapshot.
     ///

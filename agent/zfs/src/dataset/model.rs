@@ -477,6 +477,10 @@ impl Datasets for ModelDatasets {
         Ok(near.find_map(|set| set.properties.get(name).cloned()))
     }
 
+    fn own_properties(&self, dataset: &DatasetName) -> Result<UserProperties, ZfsError> {
+        Ok(self.lock().set(dataset)?.properties.clone())
+    }
+
     fn set_property(&self, dataset: &DatasetName, name: &str, value: Option<&str>) -> Result<(), ZfsError> {
         let mut state = self.lock();
         let properties = &mut state.set_mut(dataset)?.properties;
@@ -591,6 +595,22 @@ impl Datasets for ModelDatasets {
         }
         set.snaps.splice(0..0, moved);
         set.origin = above;
+        Ok(())
+    }
+
+    fn rename(&self, dataset: &DatasetName, name: &DatasetName) -> Result<(), ZfsError> {
+        let mut state = self.lock();
+        state.set(dataset)?;
+        state.may_make(name)?;
+        let (old, below) = (dataset.as_str().to_owned(), format!("{dataset}/"));
+        let moves: Vec<DatasetName> =
+            state.sets.keys().filter(|set| **set == *dataset || set.as_str().starts_with(&below)).cloned().collect();
+        for from in moves {
+            let to = format!("{name}{}", &from.as_str()[old.len()..]);
+            let Ok(to) = to.parse() else { return refuse(Refusal::Other, to) };
+            let set = state.sets.remove(&from);
+            state.sets.extend(set.map(|set| (to, set)));
+        }
         Ok(())
     }
 

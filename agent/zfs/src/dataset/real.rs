@@ -197,6 +197,11 @@ impl<R: RunsZfs> Datasets for R {
         Ok((value != "-").then(|| value.to_owned()))
     }
 
+    fn own_properties(&self, dataset: &DatasetName) -> Result<UserProperties, ZfsError> {
+        let get = ["get", "-Hp", "-s", "local", "-o", "property,value", "all", dataset.as_str()];
+        read(zfs(self, get), lines::properties)
+    }
+
     fn set_property(&self, dataset: &DatasetName, name: &str, value: Option<&str>) -> Result<(), ZfsError> {
         match value {
             Some(value) => run(zfs(self, ["set", &format!("{name}={value}"), dataset.as_str()])),
@@ -262,6 +267,10 @@ impl<R: RunsZfs> Datasets for R {
 
     fn promote(&self, clone: &DatasetName) -> Result<(), ZfsError> {
         run(zfs(self, ["promote", clone.as_str()]))
+    }
+
+    fn rename(&self, dataset: &DatasetName, name: &DatasetName) -> Result<(), ZfsError> {
+        run(zfs(self, ["rename", dataset.as_str(), name.as_str()]))
     }
 
     fn rename_snapshot(&self, snapshot: &SnapshotName, label: &Label) -> Result<(), ZfsError> {

@@ -132,6 +132,7 @@ impl Datasets for Fused<'_> {
         bookmarks(dataset: &DatasetName) -> Vec<Bookmark>;
         holds(dataset: &DatasetName, labels: &[Label]) -> Vec<Hold>;
         create(dataset: &DatasetName) -> ();
+        own_properties(dataset: &DatasetName) -> UserProperties;
         set_property(dataset: &DatasetName, name: &str, value: Option<&str>) -> ();
         mount(dataset: &DatasetName) -> ();
         unmount(dataset: &DatasetName) -> ();
@@ -143,6 +144,7 @@ impl Datasets for Fused<'_> {
         destroy_snapshots(dataset: &DatasetName, labels: &[Label]) -> ();
         clone_snapshot(snapshot: &SnapshotName, target: &DatasetName) -> ();
         promote(clone: &DatasetName) -> ();
+        rename(dataset: &DatasetName, name: &DatasetName) -> ();
         rename_snapshot(snapshot: &SnapshotName, label: &Label) -> ();
         destroy(dataset: &DatasetName) -> ();
         send_size(stream: &Stream) -> u64;
@@ -184,6 +186,7 @@ impl Datasets for Mutated<'_> {
         datasets(pools: &[PoolName]) -> Vec<Dataset>;
         newest(pools: &[PoolName]) -> BTreeMap<DatasetName, Newest>;
         create(dataset: &DatasetName) -> ();
+        own_properties(dataset: &DatasetName) -> UserProperties;
         set_property(dataset: &DatasetName, name: &str, value: Option<&str>) -> ();
         mount(dataset: &DatasetName) -> ();
         unmount(dataset: &DatasetName) -> ();
@@ -194,6 +197,7 @@ impl Datasets for Mutated<'_> {
         destroy_snapshots(dataset: &DatasetName, labels: &[Label]) -> ();
         clone_snapshot(snapshot: &SnapshotName, target: &DatasetName) -> ();
         promote(clone: &DatasetName) -> ();
+        rename(dataset: &DatasetName, name: &DatasetName) -> ();
         rename_snapshot(snapshot: &SnapshotName, label: &Label) -> ();
         destroy(dataset: &DatasetName) -> ();
         send_size(stream: &Stream) -> u64;
