@@ -20,6 +20,8 @@ use super::Row;
 const CONTENT_MIB: u64 = 384;
 /// Tiny snapshots in a row.
 const TINY: u64 = 500;
+/// Syncs of one tiny snapshot each, in a row.
+const SYNCS: u64 = 20;
 /// Snapshots that are listed.
 const LISTED: u64 = 20_000;
 /// Their dataset's asset.
@@ -93,6 +95,7 @@ pub fn measure(checkout: &Path, lab: &Lab) -> Result<Vec<Row>> {
 
     let mut rows = throughput(&pair)?;
     rows.push(tiny(&pair)?);
+    rows.push(each(&pair)?);
     rows.extend(listing(&pair)?);
     Ok(rows)
 }
@@ -157,6 +160,28 @@ fn tiny(pair: &Pair<'_>) -> Result<Row> {
         what: format!("replicating {TINY} tiny snapshots"),
         ours: format!("{ours:.1} s"),
         beside: format!("syncoid {syncoid:.1} s: {:.2}x, goal 0.5x", ours / syncoid),
+    })
+}
+
+/// One tiny snapshot at a time, as they come: what a sync costs beside its bytes.
+fn each(pair: &Pair<'_>) -> Result<Row> {
+    let dataset = source();
+    let rounds = |sync: &str| {
+        format!(
+            "eval 'dir=$(zfs get -Ho value mountpoint {dataset}); set -e; for n in $(seq {SYNCS}); do echo $n > $dir/note; \
+             zfs snapshot {dataset}@each-$(date +%s%N); {sync}; done'"
+        )
+    };
+    let ours = pair.timed("ours, a sync for each snapshot", &rounds("sirisctl vector sync 1"))?;
+    pair.office("sirisctl vector pause 1")?;
+    let remote = "root@127.0.0.1:vault/plain/syncoid";
+    pair.office(&format!("timed syncoid {dataset} {remote}"))?;
+    let syncoid = pair.timed("syncoid, one for each snapshot", &rounds(&format!("syncoid {dataset} {remote}")))?;
+    let one = |seconds: f64| format!("{:.2} s", seconds / SYNCS as f64);
+    Ok(Row {
+        what: "a sync of one tiny snapshot".to_owned(),
+        ours: one(ours),
+        beside: format!("syncoid {}: {:.2}x, goal 0.5x", one(syncoid), ours / syncoid),
     })
 }
 
