@@ -1,4 +1,4 @@
-//! Two boxes that know each other: one dataset, and where it is replicated to.
+//! Two boxes, or three, that know each other: one dataset, and where it is replicated to.
 
 use anyhow::Result;
 
@@ -29,36 +29,52 @@ pub fn target() -> String {
     format!("vault/home/agents/{ASSET}")
 }
 
+/// Makes another box out of one that comes from the same snapshot as others.
+fn renew(vm: &Vm<'_>) -> Result<()> {
+    vm.guest.ok(
+        "cat /proc/sys/kernel/random/uuid > /var/lib/siris/device-id && rm /var/lib/ssh/ssh_host_ed25519_key* && \
+         /usr/libexec/siris/siris-agent ssh-host-keys && systemctl restart siris-agent && systemctl reload ssh",
+    )?;
+    Ok(())
+}
+
+/// Has `from` know `to`, which `port` of its own loopback leads to from now on: each under its name there. `from` may have
+/// streams received below `prefix`. As an operator does it who reaches both, and carries what each says to the other.
+///
+/// # Errors
+/// When one of them refuses.
+pub fn introduce(from: (&Vm<'_>, &str), to: (&Vm<'_>, &str), port: u16, prefix: &str) -> Result<()> {
+    let ((from, own), (to, name)) = (from, to);
+    from.guest.forward(port, to.guest.port())?;
+    let key = from.guest.ok(&format!("sirisctl machine key {name}"))?;
+    let device = from.guest.ok("cat /var/lib/siris/device-id")?;
+    let allow = format!("sirisctl machine allow {own} --device {device} --key '{key}' --prefix {prefix}");
+    let allowed = to.guest.ok(&format!("{allow} --receive"))?;
+    from.guest.ok(&format!("sirisctl machine add {name} 127.0.0.1:{port} --prefix {prefix} {allowed}"))?;
+    Ok(())
+}
+
 impl<'a> Two<'a> {
     /// Makes both out of booted machines: pools on these disks, and an introduction.
     ///
     /// # Errors
     /// When a pool or a record cannot be made.
     pub fn new(office: Vm<'a>, vault: Vm<'a>, disks: &str) -> Result<Self> {
-        // Both may come from one snapshot: one of them becomes another box.
-        vault.guest.ok(
-            "cat /proc/sys/kernel/random/uuid > /var/lib/siris/device-id && rm /var/lib/ssh/ssh_host_ed25519_key* && \
-             /usr/libexec/siris/siris-agent ssh-host-keys && systemctl restart siris-agent && \
-             systemctl reload ssh",
-        )?;
-        office.guest.ok(&format!("{NEW_POOL}new_pool tank {disks} && zfs create -p {}", source()))?;
-        vault.guest.ok(&format!("{NEW_POOL}new_pool vault {disks} && zfs create -p vault/home/agents"))?;
-        office.guest.forward(OTHER, vault.guest.port())?;
-        let two = Two { office, vault };
-        two.introduce()?;
+        let two = Two::apart(office, vault, disks)?;
+        introduce((&two.office, "office"), (&two.vault, "vault"), OTHER, "vault/home/agents")?;
         Ok(two)
     }
 
-    /// As an operator does it who reaches both.
-    fn introduce(&self) -> Result<()> {
-        let key = self.office.guest.ok("sirisctl machine key vault")?;
-        let device = self.office.guest.ok("cat /var/lib/siris/device-id")?;
-        let allow = format!("sirisctl machine allow office --device {device} --key '{key}' --prefix vault/home/agents");
-        let allowed = self.vault.guest.ok(&format!("{allow} --receive"))?;
-        self.office
-            .guest
-            .ok(&format!("sirisctl machine add vault 127.0.0.1:{OTHER} --prefix vault/home/agents {allowed}"))?;
-        Ok(())
+    /// As [`Two::new`], but office reaches vault, and neither knows of the other.
+    ///
+    /// # Errors
+    /// When a pool cannot be made.
+    pub fn apart(office: Vm<'a>, vault: Vm<'a>, disks: &str) -> Result<Self> {
+        renew(&vault)?;
+        office.guest.ok(&format!("{NEW_POOL}new_pool tank {disks} && zfs create -p {}", source()))?;
+        vault.guest.ok(&format!("{NEW_POOL}new_pool vault {disks} && zfs create -p vault/home/agents"))?;
+        office.guest.forward(OTHER, vault.guest.port())?;
+        Ok(Two { office, vault })
     }
 
     /// Brings the pools back after their machines lost power: no box expects them.
@@ -73,5 +89,34 @@ impl<'a> Two<'a> {
             ))?;
         }
         Ok(())
+    }
+}
+
+/// Three boxes in a row: those of [`Two`], and `cloud` with the pool `cloud`, which both of them know. Vault may have streams
+/// received below `cloud/home/agents`, office below `cloud/home/direct`.
+pub struct Three<'a> {
+    /// Office and vault.
+    pub two: Two<'a>,
+    /// The one that both send to.
+    pub cloud: Vm<'a>,
+}
+
+/// The port of office's own loopback that leads to the cloud's SSH.
+const CLOUD: u16 = 2223;
+
+impl<'a> Three<'a> {
+    /// Makes them out of booted machines.
+    ///
+    /// # Errors
+    /// When a pool or a record cannot be made.
+    pub fn new([office, vault, cloud]: [Vm<'a>; 3], disks: &str) -> Result<Self> {
+        let two = Two::new(office, vault, disks)?;
+        renew(&cloud)?;
+        cloud.guest.ok(&format!(
+            "{NEW_POOL}new_pool cloud {disks} && zfs create -p cloud/home/agents && zfs create cloud/home/direct"
+        ))?;
+        introduce((&two.vault, "vault"), (&cloud, "cloud"), OTHER, "cloud/home/agents")?;
+        introduce((&two.office, "office"), (&cloud, "cloud"), CLOUD, "cloud/home/direct")?;
+        Ok(Three { two, cloud })
     }
 }

@@ -154,7 +154,7 @@ pub trait Replication {
     /// The public key that a machine of that name is dialled with; made where there is none.
     #[zbus(allow_interactive_auth)]
     fn own_key(&self, name: &str) -> zbus::Result<String>;
-    /// Keeps a machine to dial: `kind`, `host`, `port`, `host-key`, `device`, `prefix`.
+    /// Keeps a machine to dial: `kind`, `host`, `port`, `host-key`, `device`, `prefix`. One that is kept so already is no error.
     #[zbus(allow_interactive_auth)]
     fn add_machine(&self, name: &str, machine: Options<'_>) -> zbus::Result<()>;
     /// Forgets a machine, and destroys the key it was dialled with.
@@ -162,8 +162,8 @@ pub trait Replication {
     fn remove_machine(&self, name: &str, options: Options<'_>) -> zbus::Result<()>;
     /// Machines that this box dials.
     fn list_machines(&self) -> zbus::Result<Details>;
-    /// Lets a machine dial this one: `device`, `key`, `prefix`, `receive`, `send`. Returns this box's device id and host
-    /// key.
+    /// Lets a machine dial this one: `device`, `key`, `prefix`, `receive`, `send`. One that may already is no error. Returns
+    /// this box's device id and host key.
     #[zbus(allow_interactive_auth)]
     fn allow_peer(&self, name: &str, peer: Options<'_>) -> zbus::Result<(String, String)>;
     /// Takes that back.

@@ -201,7 +201,8 @@ pub enum MachineCommand {
     ///
     /// Both boxes are asked: this one makes a key, the other one lets it do a few fixed things below one dataset. The
     /// other one is reached from here as with -H; where it cannot be, say `machine allow` there, and give what it prints
-    /// as --device and --host-key.
+    /// as --device and --host-key. Said again, it completes what broke off; where this box does not take the machine, the
+    /// other one does not let it in either.
     Add {
         /// Its name here.
         name: String,

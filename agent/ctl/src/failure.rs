@@ -39,6 +39,13 @@ impl Failure {
         Failure { status: 1, code: code.to_owned(), text: text.to_owned() }
     }
 
+    /// The same failure, and what else is to be known of it.
+    #[must_use]
+    pub fn and(mut self, more: &str) -> Self {
+        self.text.push_str(more);
+        self
+    }
+
     /// Another sirisctl, on another box, has failed and said why.
     pub fn passed_on(status: i32) -> Self {
         let text = "the box's sirisctl failed: see above".to_owned();

@@ -59,23 +59,15 @@ pub async fn run(connection: &Connection, remote: &Remote, command: MachineComma
         }
         MachineCommand::Add { name, address, prefix, send, via, device, host_key, .. } => {
             let (host, port) = host_and_port(&address)?;
-            let (device, host_key) = match (device, host_key) {
-                (Some(device), Some(host_key)) => (device, host_key),
-                (None, Some(_)) => return Err(Failure::input("--host-key goes with --device or with --server")),
+            let wanted = Wanted { name: &name, host: &host, port, prefix: &prefix };
+            match (device, host_key) {
+                (Some(device), Some(host_key)) => Ok(wanted.add(&here, &device, &host_key).await?),
+                (None, Some(_)) => Err(Failure::input("--host-key goes with --device or with --server")),
                 _ => {
                     let via = via.unwrap_or_else(|| format!("root@{address}"));
-                    allowed_there(connection, remote, &via, &name, &prefix, send).await?
+                    wanted.add_on_both(connection, remote, &via, send).await
                 }
-            };
-            let machine: Options<'_> = HashMap::from([
-                ("kind", "device".into()),
-                ("host", host.as_str().into()),
-                ("port", port.into()),
-                ("host-key", host_key.as_str().into()),
-                ("device", device.as_str().into()),
-                ("prefix", prefix.as_str().into()),
-            ]);
-            Ok(here.add_machine(&name, machine).await?)
+            }
         }
         MachineCommand::Allow { name, device, key, prefix, receive, send } => {
             let peer = peer(&device, &key, &prefix, receive, send);
@@ -110,22 +102,58 @@ fn peer<'a>(device: &'a str, key: &'a str, prefix: &'a str, receive: bool, send:
     ])
 }
 
-/// Has the other box let this one's key in; gives its device id and host key.
-async fn allowed_there(
-    connection: &Connection,
-    remote: &Remote,
-    via: &str,
-    name: &str,
-    prefix: &str,
-    send: bool,
-) -> Result<(String, String), Failure> {
-    let here = ManagerProxy::new(connection).await?;
-    let (device, own_name) = (here.device_id().await?, here.hostname().await?);
-    let key = ReplicationProxy::new(connection).await?.own_key(name).await?;
-    let there = Remote { host: Some(via.to_owned()), ssh_options: remote.ssh_options.clone(), ssh: remote.ssh.clone() };
-    let there = connect::connect(&there).await?;
-    let there = ReplicationProxy::new(&there).await?;
-    Ok(there.allow_peer(&own_name, peer(&device, &key, prefix, true, send)).await?)
+/// Another box that this one is to dial.
+struct Wanted<'a> {
+    name: &'a str,
+    host: &'a str,
+    port: u16,
+    prefix: &'a str,
+}
+
+impl Wanted<'_> {
+    async fn add(&self, here: &ReplicationProxy<'_>, device: &str, host_key: &str) -> zbus::Result<()> {
+        let machine: Options<'_> = HashMap::from([
+            ("kind", "device".into()),
+            ("host", self.host.into()),
+            ("port", self.port.into()),
+            ("host-key", host_key.into()),
+            ("device", device.into()),
+            ("prefix", self.prefix.into()),
+        ]);
+        here.add_machine(self.name, machine).await
+    }
+
+    /// Has this box make a key, the other one let it in, and this one know the other. Each of the three may have been done
+    /// before; where the last one fails, the second is taken back: no key is let in that nothing dials with.
+    async fn add_on_both(
+        &self,
+        connection: &Connection,
+        remote: &Remote,
+        via: &str,
+        send: bool,
+    ) -> Result<(), Failure> {
+        let (manager, here) = (ManagerProxy::new(connection).await?, ReplicationProxy::new(connection).await?);
+        let (own, own_name) = (manager.device_id().await?, manager.hostname().await?);
+        let key = here.own_key(self.name).await?;
+        let way =
+            Remote { host: Some(via.to_owned()), ssh_options: remote.ssh_options.clone(), ssh: remote.ssh.clone() };
+        let bus = connect::connect(&way).await?;
+        let there = ReplicationProxy::new(&bus).await?;
+        let was_known = there.list_peers().await?.into_iter().any(|(name, _)| name == own_name);
+        let (device, host_key) = there.allow_peer(&own_name, peer(&own, &key, self.prefix, true, send)).await?;
+        let Err(error) = self.add(&here, &device, &host_key).await else { return Ok(()) };
+        let failure = Failure::from(error);
+        if was_known {
+            return Err(failure);
+        }
+        match there.remove_peer(&own_name, HashMap::new()).await {
+            Ok(()) => Err(failure),
+            Err(undo) => Err(failure.and(&format!(
+                "; and {via} still lets this box in: {}; say `machine forbid {own_name}` there",
+                Failure::from(undo)
+            ))),
+        }
+    }
 }
 
 /// `HOST`, `HOST:PORT`, `[ADDRESS]:PORT`, or an address with colons in it.

@@ -33,10 +33,11 @@ impl FromStr for PoolGuid {
     }
 }
 
-/// A text that ZFS would not take as a pool's name.
+/// A text that ZFS would not take as a pool's or a dataset's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "\"{0}\" is not a name of ZFS: it starts with a letter, followed by letters, digits and _ - : . (zpoolconcepts(7))"
+    "\"{0}\" is not a name of ZFS: it starts with a letter, followed by letters, digits and _ - : . in up to 255 bytes \
+     (zpoolconcepts(7), zfsconcepts(7))"
 )]
 pub struct NameError(String);
 

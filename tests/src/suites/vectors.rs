@@ -1,6 +1,11 @@
 //! Vectors between boxes: real ZFS on both, and real SSH between them.
 
+mod added;
+mod bad_input;
 mod broken;
+mod cascade;
+mod encrypted;
+mod property;
 mod server;
 mod turned;
 
@@ -30,6 +35,11 @@ pub fn cases() -> Vec<Case> {
     cases.extend(broken::cases());
     cases.extend(turned::cases());
     cases.extend(server::cases());
+    cases.extend(bad_input::cases());
+    cases.extend(cascade::cases());
+    cases.extend(encrypted::cases());
+    cases.extend(added::cases());
+    cases.extend(property::cases());
     cases
 }
 

@@ -182,6 +182,10 @@ impl ReplicationObject {
         self.allowed(connection, &call).await?;
         let add = move |agent: &Agent, store: Store| {
             keys::ensure(&agent.root, &machine.name).map_err(|error| key_failure(&error))?;
+            // Said once more, as by whom the first answer did not reach.
+            if store.machines().map_err(|error| record_failure(&error))?.contains(&machine) {
+                return Ok(());
+            }
             store.add_machine(&machine).map_err(|error| record_failure(&error))
         };
         self.vectors.store(add).await
@@ -234,7 +238,9 @@ impl ReplicationObject {
         let device = self.agent.device_id.to_string();
         let allow = move |agent: &Agent, store: Store| {
             let host_key = keys::host_key(&agent.root).map_err(|error| key_failure(&error))?;
-            store.add_peer(&peer).map_err(|error| record_failure(&error))?;
+            if !store.peers().map_err(|error| record_failure(&error))?.contains(&peer) {
+                store.add_peer(&peer).map_err(|error| record_failure(&error))?;
+            }
             authorize(agent, &store)?;
             Ok(host_key)
         };

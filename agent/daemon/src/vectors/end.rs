@@ -18,6 +18,8 @@ use crate::datasets::PointError;
 /// How many snapshots are asked for their holds at once: their names are arguments of one command.
 const HOLDS: usize = 500;
 
+/// The code of [`EndError::KeyNotLoaded`].
+pub(super) const KEY_NOT_LOADED: &str = "key-not-loaded";
 /// The code of [`EndError::NotNewest`].
 pub(super) const NOT_NEWEST: &str = "not-the-newest";
 
@@ -75,6 +77,9 @@ pub enum EndError {
         /// The guid.
         guid: Guid,
     },
+    /// What is in it is encrypted.
+    #[error("{0} is encrypted and its key is not loaded: load it there (zfs load-key), and ask again")]
+    KeyNotLoaded(DatasetName),
     /// The snapshot to be marked is gone.
     #[error("{dataset} has no snapshot with guid {guid} any more")]
     SnapshotGone {
@@ -99,6 +104,7 @@ impl EndError {
             EndError::NoPoints(_) => "no-recovery-point",
             EndError::MayBeReplica { .. } => "may-be-replica",
             EndError::NotNewest { .. } => NOT_NEWEST,
+            EndError::KeyNotLoaded(_) => KEY_NOT_LOADED,
             EndError::SnapshotGone { .. } => "snapshot-gone",
         }
     }
@@ -278,6 +284,9 @@ impl End for Local<'_> {
 
     fn digest(&self, dataset: &DatasetName, guid: Guid) -> Result<Vec<Entry>, EndError> {
         let (snapshot, _) = self.named(dataset, guid)?;
+        if self.0.property(dataset, "keystatus")?.as_deref() == Some("unavailable") {
+            return Err(EndError::KeyNotLoaded(dataset.clone()));
+        }
         let mut entries = Vec::new();
         self.0.show(&snapshot, &mut |dir| {
             entries = digest::tree(dir)?;

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use siris_zfs::{Base, Bookmark, Dataset, Guid, Label, Resume, Snapshot, SnapshotName, Stream};
 
 use super::VectorId;
+use super::sync::Pair;
 
 /// What one end has of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,6 +119,17 @@ pub enum Obstacle {
         /// The target's newest.
         newest: Label,
     },
+    /// A name that the target would have to have is longer than ZFS lets one be.
+    #[error(
+        "{name} would have {length} bytes on the target, and a name of ZFS has {NAME_MAX} at most: have the vector lead to a \
+         dataset with a shorter name"
+    )]
+    NameTooLong {
+        /// The snapshot, or the mark that the vector leaves of it.
+        name: String,
+        /// Its bytes.
+        length: usize,
+    },
     /// Another snapshot has that name on the target.
     #[error("the target has another snapshot named {0}: rename it there (zfs rename), and the vector goes on")]
     NameTaken(Label),
@@ -152,6 +164,7 @@ impl Obstacle {
             Obstacle::SourceRolledBack { .. } => "source-rolled-back",
             Obstacle::TargetDiverged { .. } => "target-diverged",
             Obstacle::SourceIsClone { .. } => "source-is-clone",
+            Obstacle::NameTooLong { .. } => "target-name-too-long",
             Obstacle::NameTaken(_) => "snapshot-name-taken",
             Obstacle::TargetModified(_) => "target-modified",
             Obstacle::TargetMissing(_) => "target-missing",
@@ -164,11 +177,14 @@ impl Obstacle {
 /// At most so many snapshots in one stream: a limit, a pause, or another vector's turn waits no longer than for these.
 pub const BATCH: usize = 256;
 
+/// Bytes of the longest name of a snapshot or bookmark, its dataset's included (zfsconcepts(7): below 256).
+const NAME_MAX: usize = 255;
+
 /// Decides on the next step. `target` is nothing where there is no such dataset.
 ///
 /// # Errors
 /// Where the two do not fit.
-pub fn plan(id: &VectorId, source: &View, target: Option<&View>) -> Result<Step, Obstacle> {
+pub fn plan(pair: &Pair, source: &View, target: Option<&View>) -> Result<Step, Obstacle> {
     if let Some(target) = target.filter(|target| target.dataset.primary == Some(true)) {
         return Err(Obstacle::TargetIsPrimary(target.dataset.name.to_string()));
     }
@@ -177,7 +193,7 @@ pub fn plan(id: &VectorId, source: &View, target: Option<&View>) -> Result<Step,
     }
     let Some(newest) = source.snapshots.last() else { return Err(Obstacle::NoPoints) };
     let Some(target) = target else {
-        return Ok(send(source, Base::Nothing, &source.snapshots[..1]));
+        return send(pair, source, Base::Nothing, &source.snapshots[..1]);
     };
     let name = || target.dataset.name.to_string();
     let Some(theirs) = target.snapshots.last() else { return Err(Obstacle::TargetTaken(name())) };
@@ -192,7 +208,7 @@ pub fn plan(id: &VectorId, source: &View, target: Option<&View>) -> Result<Step,
             (Base::Snapshot(name), found.createtxg)
         }
         (None, Some(found)) => (Base::Bookmark(found.label.clone()), found.createtxg),
-        (None, None) => return Err(apart(id, source, target, theirs)),
+        (None, None) => return Err(apart(&pair.id, source, target, theirs)),
     };
     let after = source.snapshots.partition_point(|snapshot| snapshot.createtxg <= createtxg);
     let left = &source.snapshots[after..];
@@ -206,10 +222,17 @@ pub fn plan(id: &VectorId, source: &View, target: Option<&View>) -> Result<Step,
     if let Some(clash) = wanted.iter().find(|s| taken.get(&s.label).is_some_and(|guid| *guid != s.guid)) {
         return Err(Obstacle::NameTaken(clash.label.clone()));
     }
-    Ok(send(source, base, wanted))
+    send(pair, source, base, wanted)
 }
 
-fn send(source: &View, base: Base, wanted: &[Snapshot]) -> Step {
+fn send(pair: &Pair, source: &View, base: Base, wanted: &[Snapshot]) -> Result<Step, Obstacle> {
+    // Also the mark that follows, of whatever guid: without it there would be nothing to go on from.
+    let mark = pair.id.bookmark(Guid::new(u64::MAX));
+    let names = wanted.iter().map(|snapshot| ('@', &snapshot.label)).chain([('#', &mark)]);
+    let mut names = names.map(|(sign, label)| format!("{}{sign}{label}", pair.target));
+    if let Some(name) = names.find(|name| name.len() > NAME_MAX) {
+        return Err(Obstacle::NameTooLong { length: name.len(), name });
+    }
     let last = &wanted[wanted.len() - 1];
     let stream = Stream::Snapshot {
         snapshot: SnapshotName::new(source.dataset.name.clone(), last.label.clone()),
@@ -217,18 +240,17 @@ fn send(source: &View, base: Base, wanted: &[Snapshot]) -> Step {
         between: wanted.len() > 1,
         raw: source.dataset.encrypted,
     };
-    Step::Send { stream, to: last.guid }
+    Ok(Step::Send { stream, to: last.guid })
 }
 
 /// Goes on with a stream where the source can, and gives it up where it cannot.
 fn resume(source: &View, rest: &Resume) -> Result<Step, Obstacle> {
-    let Some(stands) = rest.stands else { return Err(Obstacle::RestUnknown) };
+    let Some(stands) = &rest.stands else { return Err(Obstacle::RestUnknown) };
     let from = stands.from.is_none_or(|from| source.has(from) || source.origin == Some(from));
-    if from && source.snapshot(stands.to).is_some() {
-        Ok(Step::Resume { token: rest.token.clone(), to: stands.to })
-    } else {
-        Ok(Step::Abort)
-    }
+    // ZFS looks for the snapshot under the name that it had when it was begun to be sent.
+    let named = |to: &Snapshot| format!("{}@{}", source.dataset.name, to.label);
+    let to = source.snapshot(stands.to).filter(|to| stands.name.as_ref().is_none_or(|name| *name == named(to)));
+    if from && to.is_some() { Ok(Step::Resume { token: rest.token.clone(), to: stands.to }) } else { Ok(Step::Abort) }
 }
 
 /// Why there is nothing to go on from.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use siris_zfs::Snapshot;
 
 use super::digest::{differences, whole};
-use super::end::End;
+use super::end::{End, KEY_NOT_LOADED};
 use super::plan::Obstacle;
 use super::sync::{Pair, SyncError};
 
@@ -31,18 +31,31 @@ pub fn prove(pair: &Pair, source: &dyn End, target: &dyn End) -> Result<Proof, S
     let ours = source.look(&pair.source).map_err(SyncError::Source)?;
     let ours = ours.ok_or_else(|| Obstacle::SourceMissing(pair.source.to_string()))?;
     let theirs = target.look(&pair.target).map_err(SyncError::Target)?;
+    let is_encrypted = theirs.as_ref().is_some_and(|theirs| theirs.dataset.encrypted);
     let shared = theirs
         .and_then(|theirs| theirs.snapshots.into_iter().rev().find(|snapshot| ours.snapshot(snapshot.guid).is_some()));
     let base = shared.ok_or_else(|| Obstacle::NothingInCommon(pair.target.to_string()))?;
-    // Both at once: each reads disks of its own.
-    let (ours, theirs) = std::thread::scope(|scope| {
-        let far = scope.spawn(|| target.digest(&pair.target, base.guid));
-        let near = source.digest(&pair.source, base.guid);
-        (near, far.join())
-    });
-    let ours = ours.map_err(SyncError::Source)?;
-    // A panic there is one here.
-    let theirs = theirs.unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(SyncError::Target)?;
+    let near = || source.digest(&pair.source, base.guid).map_err(SyncError::Source);
+    let far = || {
+        target.digest(&pair.target, base.guid).map_err(|error| match error.code() {
+            KEY_NOT_LOADED => SyncError::Sealed(pair.target.to_string(), error),
+            _ => SyncError::Target(error),
+        })
+    };
+    let (ours, theirs) = if is_encrypted {
+        // Most likely it has no key, and says so at once: the source is not read for nothing.
+        let theirs = far()?;
+        (near()?, theirs)
+    } else {
+        // Both at once: each reads disks of its own.
+        std::thread::scope(|scope| {
+            let far = scope.spawn(far);
+            let near = near();
+            // A panic there is one here.
+            let far = far.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            Ok::<_, SyncError>((near?, far?))
+        })?
+    };
     let differing = differences(&ours, &theirs).into_iter().map(PathBuf::from).collect();
     Ok(Proof { base, paths: ours.len(), digest: whole(&ours), differing })
 }

@@ -3,7 +3,7 @@
 //! Owns: the order of steps. Whatever stops it, and wherever, beginning again finishes the work: nothing is remembered
 //! but what lies in ZFS. Never: tries again by itself (who runs it does, with pauses).
 
-use siris_zfs::{DatasetName, Guid, Refusal, Snapshot, SnapshotName, Stream};
+use siris_zfs::{DatasetName, Guid, Refusal, Snapshot, SnapshotName, Stream, ZfsError};
 
 use super::VectorId;
 use super::end::{End, EndError};
@@ -30,9 +30,22 @@ pub enum SyncError {
         #[source]
         target_failed: EndError,
     },
+    /// What the target received is not what the source sends, and both of them are well.
+    #[error(
+        "what arrived is not what was sent: something between the two cuts the stream short or changes it. Nothing of that \
+         was kept but what had come before, and the next try goes on from there; if it happens again, look at what is \
+         between them, and at their memory"
+    )]
+    Damaged(#[source] EndError),
     /// A stream was received, and the target is as it was.
     #[error("a stream was sent to its end, and the target is as it was before")]
     Stuck,
+    /// The target has what it was sent, and not the key to it.
+    #[error(
+        "{0} is encrypted and its key is not loaded there, as it should be: what is in it can be compared where its key is \
+         only. That it is what was sent is proven there by a scrub (zpool scrub), and by nothing more"
+    )]
+    Sealed(String, #[source] EndError),
     /// Two were to change places, and only the source has stepped down.
     #[error(
         "nobody writes to either end now: the source has stepped down, and the target is not the primary yet. Have it turned \
@@ -51,6 +64,8 @@ impl SyncError {
             SyncError::Obstacle(obstacle) => obstacle.code(),
             SyncError::Source(error) | SyncError::Target(error) => error.code(),
             SyncError::Both { target_failed, .. } => target_failed.code(),
+            SyncError::Damaged(_) => "stream-damaged",
+            SyncError::Sealed(..) => "replica-is-encrypted",
             SyncError::HalfTurned(_) => "half-turned",
             SyncError::Stuck => "sync-stuck",
             SyncError::Stopped => "stopped",
@@ -97,7 +112,7 @@ pub fn sync(pair: &Pair, source: &dyn End, target: &dyn End, watch: &mut dyn Wat
         let ours = ours.ok_or_else(|| Obstacle::SourceMissing(pair.source.to_string()))?;
         let theirs = target.look(&pair.target).map_err(SyncError::Target)?;
         settle(pair, source, target, &ours, theirs.as_ref())?;
-        let step = plan(&pair.id, &ours, theirs.as_ref())?;
+        let step = plan(pair, &ours, theirs.as_ref())?;
         if before.as_ref() == Some(&step) {
             return Err(SyncError::Stuck);
         }
@@ -164,13 +179,16 @@ fn transfer(
     // Only to be told: a sync does not fail of it.
     watch.begins(source.size(&pair.source, stream).ok());
     let sending = source.send(&pair.source, stream).map_err(SyncError::Source)?;
-    let mut watched = Watched { sending, watch, stopped: false };
+    let mut watched = Watched { sending, watch, stopped: false, ended: false };
     let received = target.receive(&pair.target, &mut watched);
-    let Watched { sending, stopped, .. } = watched;
+    let Watched { sending, stopped, ended, .. } = watched;
     // A stream that nobody reads any more ends in an error of its own; what the target said goes first.
     let sent = sending.finish();
+    // All of it was sent, or the target would not read on.
+    let was_well = sent.is_ok() || !ended;
     match (sent, received) {
         _ if stopped => Err(SyncError::Stopped),
+        (_, Err(error)) if was_well && found_bad(&error) => Err(SyncError::Damaged(error)),
         (Ok(()), Ok(())) => Ok(()),
         (Err(error), Ok(())) => Err(SyncError::Source(error.into())),
         (Ok(()), Err(error)) => Err(SyncError::Target(error)),
@@ -178,16 +196,26 @@ fn transfer(
     }
 }
 
+/// Whether it is the target's ZFS that does not take a stream for one; a link that breaks has no such word of its.
+fn found_bad(error: &EndError) -> bool {
+    let is_its_word = matches!(error, EndError::Peer { .. } | EndError::Zfs(ZfsError::Refused { .. }));
+    is_its_word && matches!(error.refusal(), Some(Refusal::Incomplete | Refusal::Corrupt))
+}
+
 /// A stream, watched.
 struct Watched<'a> {
     sending: Box<dyn siris_zfs::Sending>,
     watch: &'a mut dyn Watch,
     stopped: bool,
+    /// It was read to its end.
+    ended: bool,
 }
 
 impl std::io::Read for Watched<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.sending.read(buffer)?;
+        let read = self.sending.read(buffer);
+        self.ended |= !matches!(read, Ok(1..));
+        let n = read?;
         if self.watch.passes(n as u64) {
             return Ok(n);
         }

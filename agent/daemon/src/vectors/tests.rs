@@ -1,282 +1,29 @@
+mod aside;
 mod ports;
-
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+mod real;
+mod transcript;
+mod world;
 
 use proptest::prelude::*;
-use siris_zfs::{
-    Base, Content, DatasetName, Datasets, Guid, Hold, Label, ModelDatasets, Snapshot, SnapshotName, Stream,
-    UserProperties,
-};
+use siris_zfs::{Base, Datasets, Guid, Label, ModelDatasets, SnapshotName, Stream, UserProperties};
 
-use super::aside::set_aside;
 use super::end::{End, EndError, Local};
 use super::lag::{self, Lag};
-use super::needs::Side;
 use super::peer::{Rights, Session};
 use super::plan::{Obstacle, Step, plan};
+use super::prove::prove;
 use super::role;
 use super::sync::{Pair, SyncError, sync};
 use super::{VectorId, needs};
-use crate::datasets::prune;
-use crate::datasets::retention::Policy;
-use ports::{Blows, Far, Fuse, Fused, Mutant, Mutated, Wired};
-
-fn name(text: &str) -> DatasetName {
-    text.parse().unwrap()
-}
-
-fn id(number: u64) -> VectorId {
-    VectorId { device: uuid::Uuid::from_u128(0xd), number }
-}
-
-fn pair(number: u64, source: &str, target: &str) -> Pair {
-    Pair { id: id(number), source: name(source), target: name(target) }
-}
-
-/// Three machines. A sends to B and to C; B sends what it has to C too.
-struct World {
-    machines: [ModelDatasets; 3],
-    vectors: [(Pair, usize, usize); 3],
-    now: u64,
-    /// What was in each snapshot when it was taken.
-    taken: RefCell<BTreeMap<Guid, Content>>,
-    /// What was ever seen in each place.
-    seen: RefCell<[BTreeSet<Guid>; 4]>,
-    mutant: Option<Mutant>,
-}
-
-const A: usize = 0;
-const B: usize = 1;
-const C: usize = 2;
-/// The dataset on each machine, and the second one on C.
-const PLACES: [(usize, &str); 4] = [(A, "a/x"), (B, "b/x"), (C, "c/x"), (C, "c/y")];
-
-impl World {
-    fn new() -> Self {
-        World::with(None)
-    }
-
-    fn with(mutant: Option<Mutant>) -> Self {
-        let machines = [("a", 1), ("b", 2), ("c", 3)].map(|(pool, seed)| ModelDatasets::new(seed, &[pool]));
-        machines[A].create(&name("a/x")).unwrap();
-        let vectors = [(pair(1, "a/x", "b/x"), A, B), (pair(2, "a/x", "c/x"), A, C), (pair(3, "b/x", "c/y"), B, C)];
-        World { machines, vectors, now: 1000, taken: RefCell::default(), seen: RefCell::default(), mutant }
-    }
-
-    fn point(&mut self) {
-        self.now += 1;
-        let label = Label::of_epoch(self.now);
-        let zfs = &self.machines[A];
-        zfs.snapshot(&[name("a/x")], &label, &UserProperties::new()).unwrap();
-        let newest = zfs.snapshots(&name("a/x")).unwrap().pop().unwrap();
-        let content = zfs.content_at(&SnapshotName::new(name("a/x"), label)).unwrap();
-        self.taken.borrow_mut().insert(newest.guid, content);
-    }
-
-    fn ends(&self, vector: usize, fuse: &Fuse) -> (&Pair, Mutated<'_>, Mutated<'_>) {
-        let (pair, source, target) = &self.vectors[vector];
-        (pair, self.port(*source, fuse), self.port(*target, fuse))
-    }
-
-    fn port(&self, machine: usize, fuse: &Fuse) -> Mutated<'_> {
-        Mutated(Fused(&self.machines[machine], fuse.clone()), self.mutant)
-    }
-
-    fn sync(&self, vector: usize) -> Result<Snapshot, SyncError> {
-        let (pair, source, target) = self.ends(vector, &Fuse::none());
-        sync(pair, &Local(&source), &Local(&target), &mut ())
-    }
-
-    fn of_dataset(&self, machine: usize, dataset: &DatasetName) -> Vec<(VectorId, Side)> {
-        let mut found = Vec::new();
-        for (pair, source, target) in &self.vectors {
-            if (*source, &pair.source) == (machine, dataset) {
-                found.push((pair.id, Side::Source));
-            }
-            if (*target, &pair.target) == (machine, dataset) {
-                found.push((pair.id, Side::Target));
-            }
-        }
-        found
-    }
-
-    fn prune(&self, place: usize, keep: u64) -> Result<(), TestCaseError> {
-        let (machine, dataset) = (PLACES[place].0, name(PLACES[place].1));
-        let zfs = self.port(machine, &Fuse::none());
-        let policy = Policy { all: keep, ..Policy::default() };
-        let mut vectors = self.of_dataset(machine, &dataset);
-        if self.mutant == Some(Mutant::PruneWithoutAsking) {
-            vectors.clear();
-        }
-        let Some(decisions) = prune::decisions(&zfs, &dataset, &vectors, &policy, self.now).unwrap() else {
-            return Ok(());
-        };
-        let guids = || self.machines[machine].snapshots(&dataset).unwrap().into_iter().map(|snapshot| snapshot.guid);
-        let before: BTreeSet<Guid> = guids().collect();
-        let went =
-            prune::apply(&zfs, &dataset, &decisions).map_err(|error| TestCaseError::fail(crate::chain(&error)))?;
-        let now: BTreeSet<Guid> = guids().collect();
-        prop_assert_eq!(before.len() - now.len(), went);
-        // What goes has arrived wherever it was to be sent.
-        let seen = self.seen.borrow();
-        for (pair, source, target) in &self.vectors {
-            if (*source, &pair.source) == (machine, &dataset) {
-                let there = PLACES.iter().position(|(m, d)| m == target && name(d) == pair.target).unwrap();
-                prop_assert!(
-                    before.difference(&now).all(|guid| seen[there].contains(guid)),
-                    "{} has lost one",
-                    pair.id
-                );
-            }
-        }
-        Ok(())
-    }
-
-    /// What has to hold at every moment.
-    fn check(&self) -> Result<(), TestCaseError> {
-        let taken = self.taken.borrow();
-        for (place, (machine, dataset)) in PLACES.into_iter().enumerate() {
-            let zfs = &self.machines[machine];
-            if zfs.dataset(&name(dataset)).unwrap().is_none() {
-                continue;
-            }
-            for snapshot in zfs.snapshots(&name(dataset)).unwrap() {
-                let at = SnapshotName::new(name(dataset), snapshot.label.clone());
-                prop_assert_eq!(Some(&zfs.content_at(&at).unwrap()), taken.get(&snapshot.guid));
-                self.seen.borrow_mut()[place].insert(snapshot.guid);
-            }
-        }
-        Ok(())
-    }
-
-    /// A sync ends well, or fails of what was done to it; B has nothing to send before it has received something.
-    fn expect(
-        &self,
-        vector: usize,
-        ended: Result<Snapshot, SyncError>,
-        was_disturbed: bool,
-    ) -> Result<(), TestCaseError> {
-        let (pair, source, target) = &self.vectors[vector];
-        let newest = |machine: usize, dataset: &DatasetName| {
-            self.machines[machine].snapshots(dataset).ok().and_then(|mut all| all.pop()).map(|snapshot| snapshot.guid)
-        };
-        let ours = newest(*source, &pair.source);
-        match ended {
-            Ok(base) => {
-                prop_assert_eq!(ours, Some(base.guid));
-                prop_assert_eq!(newest(*target, &pair.target), Some(base.guid));
-            }
-            Err(SyncError::Obstacle(Obstacle::NoPoints | Obstacle::SourceMissing(_))) if ours.is_none() => {}
-            Err(SyncError::Obstacle(obstacle)) => prop_assert!(false, "{obstacle}"),
-            Err(error) => prop_assert!(was_disturbed, "{}", crate::chain(&error)),
-        }
-        Ok(())
-    }
-
-    /// After a sync of each vector that nothing disturbs: all the same, and nothing is left over.
-    fn finish(&self) -> Result<(), TestCaseError> {
-        for vector in 0..self.vectors.len() {
-            self.sync(vector)
-                .map_err(|error| TestCaseError::fail(format!("vector {vector}: {}", crate::chain(&error))))?;
-        }
-        self.check()?;
-        let newest = |machine: usize, dataset: &str| {
-            self.machines[machine].snapshots(&name(dataset)).unwrap().pop().map(|snapshot| snapshot.guid)
-        };
-        for (machine, dataset) in PLACES {
-            prop_assert_eq!(newest(machine, dataset), newest(A, "a/x"));
-            let zfs = &self.machines[machine];
-            prop_assert!(zfs.dataset(&name(dataset)).unwrap().unwrap().resume.is_none());
-            let base = newest(machine, dataset).unwrap();
-            let all = zfs.snapshots(&name(dataset)).unwrap();
-            let labels: Vec<Label> = all.iter().map(|snapshot| snapshot.label.clone()).collect();
-            let last = labels.last().cloned().unwrap();
-            let mut holds: Vec<Hold> = Vec::new();
-            let mut bookmarks: Vec<Label> = Vec::new();
-            for (id, _) in self.of_dataset(machine, &name(dataset)) {
-                holds.push(Hold { label: last.clone(), tag: id.tag() });
-                bookmarks.push(id.bookmark(base));
-            }
-            holds.sort();
-            prop_assert_eq!(zfs.holds(&name(dataset), &labels).unwrap(), holds);
-            let mut found: Vec<Label> = zfs.bookmarks(&name(dataset)).unwrap().into_iter().map(|b| b.label).collect();
-            found.sort();
-            bookmarks.sort();
-            prop_assert_eq!(found, bookmarks);
-        }
-        Ok(())
-    }
-}
-
-#[derive(Debug, Clone)]
-enum Op {
-    Write(u8, Option<u8>),
-    Point,
-    Sync(usize),
-    Cut(usize, u16),
-    Fail(usize, u8, Blows),
-    Prune(usize, u8),
-    Rename(usize, u8),
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    let blows = prop_oneof![Just(Blows::Before), Just(Blows::Behind), Just(Blows::Once)];
-    prop_oneof![
-        2 => (0..6u8, proptest::option::of(any::<u8>())).prop_map(|(path, value)| Op::Write(path, value)),
-        3 => Just(Op::Point),
-        1 => (0..3usize).prop_map(Op::Sync),
-        2 => (0..3usize, 0..2000u16).prop_map(|(vector, bytes)| Op::Cut(vector, bytes)),
-        3 => (0..3usize, 0..40u8, blows).prop_map(|(vector, calls, blows)| Op::Fail(vector, calls, blows)),
-        2 => (0..4usize, 0..4u8).prop_map(|(place, keep)| Op::Prune(place, keep)),
-        1 => (0..4usize, any::<u8>()).prop_map(|(place, which)| Op::Rename(place, which)),
-    ]
-}
-
-fn run(ops: &[Op], mutant: Option<Mutant>) -> Result<(), TestCaseError> {
-    let mut world = World::with(mutant);
-    world.point();
-    for (number, op) in ops.iter().enumerate() {
-        match *op {
-            Op::Write(path, value) => {
-                let bytes = value.map(|value| vec![value; 40]);
-                world.machines[A].write(&name("a/x"), &format!("f{path}"), bytes.as_deref()).unwrap();
-            }
-            Op::Point => world.point(),
-            Op::Sync(vector) => world.expect(vector, world.sync(vector), false)?,
-            Op::Cut(vector, bytes) => {
-                let (pair, source, target) = world.ends(vector, &Fuse::none());
-                let far = Far(Local(&target), u64::from(bytes) + 1);
-                world.expect(vector, sync(pair, &Local(&source), &far, &mut ()), true)?;
-            }
-            Op::Fail(vector, calls, blows) => {
-                let fuse = Fuse::after(i64::from(calls), blows);
-                let (pair, source, target) = world.ends(vector, &fuse);
-                let ended = sync(pair, &Local(&source), &Local(&target), &mut ());
-                world.expect(vector, ended, fuse.has_blown())?;
-            }
-            Op::Prune(place, keep) => world.prune(place, u64::from(keep))?,
-            Op::Rename(place, which) => {
-                let (machine, dataset) = (PLACES[place].0, name(PLACES[place].1));
-                let zfs = &world.machines[machine];
-                let all = zfs.dataset(&dataset).unwrap().map_or_else(Vec::new, |_| zfs.snapshots(&dataset).unwrap());
-                if let Some(one) = all.get(usize::from(which) % all.len().max(1)) {
-                    let label = format!("renamed-{number}").parse().unwrap();
-                    zfs.rename_snapshot(&SnapshotName::new(dataset, one.label.clone()), &label).unwrap();
-                }
-            }
-        }
-        world.check()?;
-    }
-    world.finish()
-}
+use ports::{Blows, Far, Fuse, Mutant, Wired};
+use world::{A, B, World, id, name, op, pair, run};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_the_next_sync_completes_and_nothing_is_left_over(ops in prop::collection::vec(op(), 1..40)) {
-        run(&ops, None)?;
+        run(World::new(), &ops)?;
     }
 }
 
@@ -287,7 +34,7 @@ fn each_broken_rule_is_found() {
         let config =
             ProptestConfig { cases: 2000, failure_persistence: None, max_shrink_iters: 0, ..Default::default() };
         let mut runner = proptest::test_runner::TestRunner::new(config);
-        let found = runner.run(&prop::collection::vec(op(), 1..40), |ops| run(&ops, Some(mutant)));
+        let found = runner.run(&prop::collection::vec(op(), 1..40), |ops| run(World::with(Some(mutant)), &ops));
         assert!(found.is_err(), "{mutant:?} goes unseen");
     }
 }
@@ -405,101 +152,6 @@ fn ends_that_do_not_fit_have_a_name_and_stay_as_they_are() {
     assert_eq!(obstacle(&world), Obstacle::NameTaken(renamed));
 }
 
-/// As each obstacle's own words have it, wherever that breaks off: nothing is lost, and the vector goes on.
-#[test]
-fn what_a_target_has_beside_is_set_aside_and_the_vector_goes_on() {
-    type Break = fn(&mut World);
-    let breaks: [(Break, Option<&str>); 4] = [
-        (|world| world.machines[B].write(&name("b/x"), "own", Some(b"2")).unwrap(), Some("1002")),
-        (
-            |world| {
-                world.machines[B].write(&name("b/x"), "own", Some(b"2")).unwrap();
-                world.machines[B].snapshot(&[name("b/x")], &"own".parse().unwrap(), &UserProperties::new()).unwrap();
-            },
-            Some("1002"),
-        ),
-        (
-            |world| {
-                let zfs = &world.machines[A];
-                Local(zfs).forget(&name("a/x"), &id(1)).unwrap();
-                zfs.destroy_snapshots(&name("a/x"), &["1002".parse().unwrap()]).unwrap();
-                zfs.roll_back(&name("a/x")).unwrap();
-            },
-            Some("1001"),
-        ),
-        (
-            |world| {
-                let x = name("a/x");
-                Local(&world.machines[A]).forget(&x, &id(1)).unwrap();
-                world.machines[A].destroy_snapshots(&x, &["1001".parse().unwrap(), "1002".parse().unwrap()]).unwrap();
-            },
-            None,
-        ),
-    ];
-    for (at, (spoil, back_to)) in breaks.into_iter().enumerate() {
-        for (blows, calls) in [Blows::Before, Blows::Behind, Blows::Once]
-            .into_iter()
-            .flat_map(|blows| (0..40).map(move |calls| (blows, calls)))
-        {
-            let mut world = synced();
-            spoil(&mut world);
-            world.point();
-            obstacle(&world);
-            let zfs = &world.machines[B];
-            zfs.set_property(&name("b/x"), "readonly", Some("on")).unwrap();
-            let all = || -> BTreeMap<Guid, Content> {
-                let sets = zfs.datasets(&["b".parse().unwrap()]).unwrap();
-                let snapshots = sets.into_iter().flat_map(|set| {
-                    let of = zfs.snapshots(&set.name).unwrap();
-                    of.into_iter().map(move |s| (s.guid, SnapshotName::new(set.name.clone(), s.label)))
-                });
-                snapshots.map(|(guid, name)| (guid, zfs.content_at(&name).unwrap())).collect()
-            };
-            let (before, live) = (all(), zfs.content(&name("b/x")).unwrap());
-            let back_to = back_to.map(|label| label.parse::<Label>().unwrap());
-            let fuse = Fuse::after(calls, blows);
-            let broken = set_aside(&Fused(zfs, fuse.clone()), &name("b/x"), back_to.as_ref(), 7);
-            let (case, done) = (format!("obstacle {at}, {blows:?} at call {calls}"), broken.is_ok());
-            assert!(done || fuse.has_blown(), "{case}: {broken:?}");
-            let is_there = |dataset: &str| zfs.dataset(&name(dataset)).unwrap().is_some();
-            let moved = is_there("b/x.aside-7") && !is_there("b/x.back") && is_there("b/x") == back_to.is_some();
-            let named = match broken {
-                Ok(named) => named,
-                // All but the word that it is done.
-                Err(_) if moved => name("b/x.aside-7"),
-                Err(_) => set_aside(zfs, &name("b/x"), back_to.as_ref(), 7).unwrap(),
-            };
-            assert_eq!(named, name("b/x.aside-7"), "{case}");
-            assert_eq!(all(), before, "{case}: a snapshot was lost");
-            assert_eq!(zfs.content(&named).unwrap(), live, "{case}: what was written since is lost");
-            assert_eq!(zfs.bookmarks(&named).unwrap(), [], "{case}");
-            assert!(zfs.dataset(&name("b/x.back")).unwrap().is_none(), "{case}");
-            let own = zfs.own_properties(&if back_to.is_some() { name("b/x") } else { named }).unwrap();
-            assert_eq!(own.get("readonly").map(String::as_str), Some("on"), "{case}");
-            world.sync(0).unwrap_or_else(|error| panic!("{case}: {error:?}"));
-            assert_eq!(zfs.content(&name("b/x")).unwrap(), world.machines[A].content(&name("a/x")).unwrap(), "{case}");
-            if !fuse.has_blown() {
-                break;
-            }
-        }
-    }
-}
-
-#[test]
-fn what_is_written_to_or_has_something_in_it_is_not_set_aside() {
-    let world = synced();
-    let (zfs, x) = (&world.machines[B], name("b/x"));
-    let code = |back_to: &str| set_aside(zfs, &x, Some(&back_to.parse().unwrap()), 7).unwrap_err().code().to_owned();
-    assert_eq!(code("none"), "missing");
-    zfs.create(&name("b/x/inner")).unwrap();
-    assert_eq!(code("1002"), "not-alone");
-    zfs.destroy(&name("b/x/inner")).unwrap();
-    zfs.create(&name("b/x.back")).unwrap();
-    assert_eq!(code("1002"), "name-taken");
-    zfs.set_property(&x, siris_zfs::PRIMARY, Some("on")).unwrap();
-    assert_eq!(code("1002"), "dataset-is-primary");
-}
-
 #[test]
 fn a_clone_goes_on_where_its_dataset_was_once_it_is_promoted() {
     let world = synced();
@@ -530,9 +182,73 @@ fn a_rest_that_nothing_continues_is_given_up() {
     source.roll_back(&name("a/x")).unwrap();
     source.snapshot(&[name("a/x")], &"next".parse().unwrap(), &UserProperties::new()).unwrap();
     let view = |zfs: &ModelDatasets, dataset: &str| Local(zfs).look(&name(dataset)).unwrap().unwrap();
-    assert_eq!(plan(&id(1), &view(source, "a/x"), Some(&view(target, "b/x"))), Ok(Step::Abort));
+    assert_eq!(plan(pair, &view(source, "a/x"), Some(&view(target, "b/x"))), Ok(Step::Abort));
     world.sync(0).unwrap();
     assert_eq!(target.content(&name("b/x")).unwrap(), source.content(&name("a/x")).unwrap());
+}
+
+/// ZFS looks for what is to be continued under the name that it had.
+#[test]
+fn a_stream_whose_snapshot_was_renamed_meanwhile_is_begun_anew() {
+    let mut world = synced();
+    world.machines[A].write(&name("a/x"), "f", Some(&[7; 300])).unwrap();
+    world.point();
+    let (pair, source, target) = (&world.vectors[0].0, &world.machines[A], &world.machines[B]);
+    sync(pair, &Local(source), &Far(Local(target), 500), &mut ()).unwrap_err();
+    let newest = source.snapshots(&name("a/x")).unwrap().pop().unwrap();
+    let renamed = |from: &str, to: &str| {
+        source.rename_snapshot(&SnapshotName::new(name("a/x"), from.parse().unwrap()), &to.parse().unwrap()).unwrap();
+    };
+    let view = |zfs: &ModelDatasets, dataset: &str| Local(zfs).look(&name(dataset)).unwrap().unwrap();
+    let next = || plan(pair, &view(source, "a/x"), Some(&view(target, "b/x"))).unwrap();
+    assert!(matches!(next(), Step::Resume { .. }));
+    renamed(newest.label.as_str(), "renamed");
+    assert_eq!(next(), Step::Abort);
+    world.sync(0).unwrap();
+    assert_eq!(target.content(&name("b/x")).unwrap(), source.content(&name("a/x")).unwrap());
+}
+
+#[test]
+fn names_that_would_be_too_long_on_the_target_are_refused_before_anything_is_sent() {
+    let world = synced();
+    let target = &world.machines[B];
+    let far = |count: usize| pair(7, "a/x", &format!("b/{}", "t".repeat(count)));
+    let go = |pair: &Pair| sync(pair, &Local(&world.machines[A]), &Local(target), &mut ());
+    // The mark is longer than any point of this system.
+    let fits = 255 - "b/#".len() - id(7).bookmark(Guid::new(u64::MAX)).as_str().len();
+    go(&far(fits)).unwrap();
+    assert_eq!(go(&far(fits + 1)).unwrap_err().code(), "target-name-too-long");
+    assert_eq!(target.dataset(&far(fits + 1).target).unwrap(), None);
+}
+
+#[test]
+fn what_arrives_other_than_it_was_sent_is_told_and_the_next_one_completes() {
+    let mut world = synced();
+    world.machines[A].write(&name("a/x"), "f", Some(&[7; 300])).unwrap();
+    world.point();
+    let before = world.machines[B].snapshots(&name("b/x")).unwrap();
+    let (pair, source, target) = world.ends(0, &Fuse::none());
+    let short = sync(pair, &Local(&source), &Far(Local(&target), 500), &mut ());
+    assert_eq!(short.unwrap_err().code(), "stream-damaged");
+    assert_eq!(world.machines[B].snapshots(&name("b/x")).unwrap(), before);
+    world.sync(0).unwrap();
+    world.check().unwrap();
+}
+
+#[test]
+fn what_nobody_can_read_for_lack_of_a_key_is_not_proven_and_that_is_said() {
+    let world = synced();
+    let (source, target) = (&world.machines[A], &world.machines[B]);
+    let proof = || prove(&world.vectors[0].0, &Local(source), &Local(target));
+    let key = |zfs: &ModelDatasets, dataset: &str, status: &str| {
+        zfs.set_property(&name(dataset), "keystatus", Some(status)).unwrap();
+    };
+    assert_eq!(proof().unwrap().differing, Vec::<std::path::PathBuf>::new());
+    key(target, "b/x", "unavailable");
+    assert_eq!(proof().unwrap_err().code(), "replica-is-encrypted");
+    key(target, "b/x", "available");
+    key(source, "a/x", "unavailable");
+    assert_eq!(proof().unwrap_err().code(), "key-not-loaded");
 }
 
 #[test]
@@ -726,7 +442,7 @@ fn a_key_does_what_it_is_for_and_nothing_else() {
         assert_eq!(code(marked.unwrap_err()), "peer-outside-prefix");
     }
     let guid = zfs.snapshots(&name("a/x")).unwrap()[0].guid;
-    let token = format!("{{\"to\":{guid},\"from\":null,\"received\":0}}");
+    let token = format!("{{\"to\":{guid},\"from\":null,\"name\":\"a/x@1001\",\"received\":0}}");
     for stream in [full("a/x@1001"), Stream::Rest { token }] {
         let sent = wired.send(&name("a/other/y"), &stream);
         assert_eq!(code(sent.unwrap_err()), "peer-outside-prefix", "{stream:?}");

@@ -128,6 +128,9 @@ pub(super) struct ViewText {
     token: Option<String>,
     /// Of the token: to and from.
     stands: Option<(u64, Option<u64>)>,
+    /// Of the token: the name that the snapshot has on the sender.
+    #[serde(default)]
+    stands_name: Option<String>,
     #[serde(default)]
     primary: Option<bool>,
     /// Name, guid and transaction group.
@@ -142,7 +145,7 @@ pub(super) fn parse<T: std::str::FromStr>(text: &str) -> Result<T, Unknown> {
 impl From<&View> for ViewText {
     fn from(view: &View) -> Self {
         let Dataset { name, guid, kind, used, encrypted, origin, resume, primary } = &view.dataset;
-        let stands = resume.as_ref().and_then(|resume| resume.stands);
+        let stands = resume.as_ref().and_then(|resume| resume.stands.as_ref());
         ViewText {
             name: name.to_string(),
             guid: guid.as_u64(),
@@ -153,6 +156,7 @@ impl From<&View> for ViewText {
             origin_guid: view.origin.map(Guid::as_u64),
             token: resume.as_ref().map(|resume| resume.token.clone()),
             stands: stands.map(|stands| (stands.to.as_u64(), stands.from.map(Guid::as_u64))),
+            stands_name: stands.and_then(|stands| stands.name.clone()),
             primary: *primary,
             snapshots: view.snapshots.iter().map(|s| (s.label.to_string(), s.guid.as_u64(), s.createtxg)).collect(),
             bookmarks: view.bookmarks.iter().map(|b| (b.label.to_string(), b.guid.as_u64(), b.createtxg)).collect(),
@@ -164,7 +168,8 @@ impl TryFrom<ViewText> for View {
     type Error = Unknown;
 
     fn try_from(text: ViewText) -> Result<Self, Unknown> {
-        let stands = text.stands.map(|(to, from)| Stands { to: Guid::new(to), from: from.map(Guid::new) });
+        let name = text.stands_name;
+        let stands = text.stands.map(|(to, from)| Stands { to: Guid::new(to), from: from.map(Guid::new), name });
         let snapshot = |(label, guid, createtxg): &(String, u64, u64)| {
             Ok(Snapshot { label: parse(label)?, guid: Guid::new(*guid), createtxg: *createtxg })
         };

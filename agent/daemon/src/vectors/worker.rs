@@ -103,6 +103,8 @@ const SHOWN: usize = 20;
 /// Longest pause before a broken link is tried again, and how many tries may pass without a byte.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 const TRIES: u32 = 14;
+/// How many may in a row if what arrives is not what was sent, whatever passes: that is no link that is down for a while.
+const TRIES_DAMAGED: u32 = 3;
 /// How often it says how far it is.
 const TOLD: Duration = Duration::from_secs(1);
 
@@ -221,11 +223,12 @@ impl Begun {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
-            if teller.bytes > before {
+            let damaged = is_damaged(&error);
+            if teller.bytes > before && !damaged {
                 (tries, pause) = (0, Duration::from_secs(1));
             }
             tries += 1;
-            if !passes(&error) || tries > TRIES {
+            if !passes(&error) || tries > if damaged { TRIES_DAMAGED } else { TRIES } {
                 return Err(error);
             }
             say(teller.out, &Said::Again { text: crate::chain(&error), wait: pause.as_secs() });
@@ -296,8 +299,18 @@ fn passes(error: &SyncError) -> bool {
     match error {
         SyncError::Source(error) | SyncError::Target(error) => of_end(error),
         SyncError::Both { target_failed, .. } => of_end(target_failed),
+        SyncError::Damaged(_) => true,
         SyncError::HalfTurned(error) => passes(error),
-        SyncError::Obstacle(_) | SyncError::Stuck | SyncError::Stopped => false,
+        SyncError::Obstacle(_) | SyncError::Stuck | SyncError::Stopped | SyncError::Sealed(..) => false,
+    }
+}
+
+/// Whether what arrived is not what was sent.
+fn is_damaged(error: &SyncError) -> bool {
+    match error {
+        SyncError::Damaged(_) => true,
+        SyncError::HalfTurned(error) => is_damaged(error),
+        _ => false,
     }
 }
 

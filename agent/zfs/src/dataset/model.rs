@@ -59,7 +59,8 @@ struct Partial {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Header {
     to: u64,
-    label: String,
+    /// Its full name on the sender.
+    name: String,
     from: Option<u64>,
     /// It begins from the origin of a clone.
     of_clone: bool,
@@ -82,6 +83,8 @@ enum Line {
 struct Token {
     to: u64,
     from: Option<u64>,
+    /// Of the snapshot on the sender.
+    name: String,
     received: usize,
 }
 
@@ -172,10 +175,12 @@ impl State {
     fn shown(&self, name: &DatasetName, set: &Set) -> Dataset {
         let origin = set.origin.and_then(|guid| self.by_guid(guid));
         let resume = set.partial.as_ref().map(|partial| {
-            let Header { to, from, .. } = partial.header;
+            let Header { to, from, ref name, .. } = partial.header;
+            let token = Token { to, from, name: name.clone(), received: partial.records.len() };
             // Its own types serialise.
-            let token = serde_json::to_string(&Token { to, from, received: partial.records.len() }).unwrap_or_default();
-            Resume { token, stands: Some(Stands { to: Guid::new(to), from: from.map(Guid::new) }) }
+            let token = serde_json::to_string(&token).unwrap_or_default();
+            let stands = Stands { to: Guid::new(to), from: from.map(Guid::new), name: Some(name.clone()) };
+            Resume { token, stands: Some(stands) }
         });
         Dataset {
             name: name.clone(),
@@ -216,6 +221,11 @@ impl State {
             }
             Stream::Rest { token } => {
                 let Ok(token) = serde_json::from_str::<Token>(token) else { return refuse(Refusal::Corrupt, "token") };
+                let Ok(name) = token.name.parse() else { return refuse(Refusal::Corrupt, "token") };
+                // It is looked for by its name, and has to be the same one.
+                if self.snap(&name)?.guid.as_u64() != token.to {
+                    return refuse(Refusal::NotTheBase, name);
+                }
                 Ok(vec![self.stream(Guid::new(token.to), token.from.map(Guid::new), token.received)?])
             }
         }
@@ -240,7 +250,7 @@ impl State {
         };
         let header = Header {
             to: to.as_u64(),
-            label: snap.label.to_string(),
+            name: format!("{name}@{}", snap.label),
             from: from.map(Guid::as_u64),
             of_clone,
             encrypted: set.encrypted,
@@ -267,7 +277,10 @@ impl State {
                 let continues = (partial.header.to, partial.header.from) == (header.to, header.from)
                     && header.skipped == partial.records.len();
                 if !continues {
-                    return refuse(Refusal::Busy, format!("{name}: another receive has left something"));
+                    // One that would make the dataset meets the dataset first.
+                    let is_full = header.from.is_none() && header.skipped == 0;
+                    let why = if is_full { Refusal::NotTheBase } else { Refusal::Busy };
+                    return refuse(why, format!("{name}: another receive has left something"));
                 }
                 set.partial = None;
                 (before, fresh) = (partial.records, partial.fresh);
@@ -284,7 +297,7 @@ impl State {
             }
             None => {
                 if header.from.is_some() {
-                    return refuse(Refusal::NotTheBase, name);
+                    return refuse(Refusal::Missing, name);
                 }
                 self.may_make(name)?;
                 let set = self.fresh(header.encrypted);
@@ -306,7 +319,7 @@ impl State {
                 None => set.content.remove(&path),
             };
         }
-        let Ok(label) = header.label.parse() else { return refuse(Refusal::Corrupt, name) };
+        let Ok(SnapshotName { label, .. }) = header.name.parse() else { return refuse(Refusal::Corrupt, name) };
         let (guid, content) = (Guid::new(header.to), Arc::new(set.content.clone()));
         set.snaps.push(Snap {
             label,

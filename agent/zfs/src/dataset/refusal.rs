@@ -30,7 +30,15 @@ pub enum Refusal {
 
 const WORDS: [(Refusal, &[&str]); 9] = [
     (Refusal::Modified, &["has been modified"]),
-    (Refusal::NotTheBase, &["does not match incremental source", "incremental source", "must specify -F to overwrite"]),
+    (
+        Refusal::NotTheBase,
+        &[
+            "does not match incremental source",
+            "incremental source",
+            "must specify -F to overwrite",
+            "is not the same snapshot used in the initial send",
+        ],
+    ),
     (Refusal::Incomplete, &["incomplete stream", "checksum mismatch or incomplete", "failed to read from stream"]),
     (Refusal::Corrupt, &["checksum mismatch", "invalid stream", "invalid backup stream", "resume token is corrupt"]),
     (Refusal::NoSpace, &["out of space", "No space left", "quota exceeded"]),
@@ -44,10 +52,14 @@ const WORDS: [(Refusal, &[&str]); 9] = [
             "being held",
             "has children",
             "property may be set but unable to remount",
+            "contains partially-complete state",
         ],
     ),
+    (
+        Refusal::Missing,
+        &["does not exist", "no longer exists", "could not find any snapshots", "no such", "No such", "not found"],
+    ),
     (Refusal::Exists, &["already exists", "exists"]),
-    (Refusal::Missing, &["does not exist", "could not find any snapshots", "no such", "not found"]),
 ];
 
 impl Refusal {
@@ -130,6 +142,13 @@ mod tests {
             ),
             ("cannot receive new filesystem stream: out of space", Refusal::NoSpace),
             ("cannot receive: invalid stream (bad magic number)", Refusal::Corrupt),
+            ("cannot receive new filesystem stream: destination tank/b space quota exceeded.", Refusal::NoSpace),
+            ("cannot resume send: 'tank/a@1' used in the initial send no longer exists", Refusal::Missing),
+            ("cannot resume send: 'tank/a@1' is not the same snapshot used in the initial send", Refusal::NotTheBase),
+            (
+                "cannot receive incremental stream: destination tank/b contains partially-complete state from \"zfs receive -s\".",
+                Refusal::Busy,
+            ),
             ("permission denied", Refusal::Other),
         ] {
             assert_eq!(Refusal::of(said), refusal, "{said}");

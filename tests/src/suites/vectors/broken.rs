@@ -29,10 +29,10 @@ const AGAIN_MAX: u64 = 8 << 20;
 /// From one cut to the next.
 const STRIDE: u64 = 6 << 20;
 /// A property of vector 1, as a bare number or text.
-const VECTOR: &str =
+pub(super) const VECTOR: &str =
     "v() { sirisctl vector list --json | sed -n \"s/.*\\\"$1\\\": *\\\"*\\([^\\\",]*\\).*/\\1/p\"; }\n";
 /// What carries the stream: the SSH program of the worker.
-const LINK: &str = "pkill -KILL -f '^[^ ]*ssh .*peers/vault.key'";
+pub(super) const LINK: &str = "pkill -KILL -f '^[^ ]*ssh .*peers/vault.key'";
 
 /// Writes `mib` MiB that do not compress, and takes a point.
 fn write(office: &Vm<'_>, file: &str, mib: u64) -> Result<String> {

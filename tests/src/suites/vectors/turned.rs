@@ -15,7 +15,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// Writes a file where a dataset is mounted, for all to see.
-fn write(vm: &Vm<'_>, dataset: &str, file: &str) -> Result<()> {
+pub(super) fn write(vm: &Vm<'_>, dataset: &str, file: &str) -> Result<()> {
     vm.guest.ok(&format!(
         "dir=$(zfs get -Ho value mountpoint {dataset}) && mountpoint -q $dir && head -c 2000000 /dev/urandom > $dir/{file}"
     ))?;

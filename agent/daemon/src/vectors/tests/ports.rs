@@ -1,4 +1,4 @@
-//! Ports to the model that fail, that somebody has broken, and that lie behind a link.
+//! Ports that fail, that somebody has broken, and that lie behind a link.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -61,7 +61,7 @@ impl Fuse {
 
 /// A port with a fuse in it.
 #[derive(Debug)]
-pub(super) struct Fused<'a>(pub(super) &'a ModelDatasets, pub(super) Fuse);
+pub(super) struct Fused<'a>(pub(super) &'a dyn Datasets, pub(super) Fuse);
 
 /// A port on which somebody may have broken a rule of this module: the test of the tests.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ macro_rules! pass {
     };
 }
 
-fn fused<'a, T>(port: &Fused<'a>, call: impl FnOnce(&'a ModelDatasets) -> Result<T, ZfsError>) -> Result<T, ZfsError> {
+fn fused<'a, T>(port: &Fused<'a>, call: impl FnOnce(&'a dyn Datasets) -> Result<T, ZfsError>) -> Result<T, ZfsError> {
     port.1.call(|| call(port.0))
 }
 

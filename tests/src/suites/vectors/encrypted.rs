@@ -1,0 +1,98 @@
+//! A dataset that is encrypted, and whose key is on the source only.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::super::{must_contain, standard};
+use super::broken::{LINK, VECTOR};
+use super::turned::write;
+use super::{DISKS, GROUP, SYNC, digest, mounted};
+use crate::case::Case;
+use crate::lab::Bench;
+use crate::two::{ASSET, Two, source, target};
+
+/// The suite's cases.
+pub fn cases() -> Vec<Case> {
+    vec![Case::full(
+        GROUP,
+        "an encrypted dataset is replicated as it lies on disk, and its key stays where it is",
+        encrypted,
+    )]
+}
+
+/// What is written in plain words.
+const SECRET: &str = "siris-tests-nobody-there-reads-this";
+/// What is sent while the link breaks.
+const CONTENT_MIB: u64 = 48;
+/// Where it breaks, and what may be sent again for it.
+const CUT: u64 = 20 << 20;
+const AGAIN_MAX: u64 = 8 << 20;
+
+/// Whether both have the same snapshots, and the target no key.
+fn must_be_sealed(two: &Two<'_>) -> Result<()> {
+    let list = |dataset: &str| format!("zfs list -Hpd1 -t snapshot -s createtxg -o guid {dataset}");
+    let (ours, theirs) = (two.office.guest.ok(&list(&source()))?, two.vault.guest.ok(&list(&target()))?);
+    ensure!(ours == theirs, "the snapshots differ: {ours} and {theirs}");
+    let said = two.vault.guest.ok(&format!("zfs get -Ho value encryption,keystatus {} | xargs", target()))?;
+    ensure!(said == "aes-256-gcm unavailable", "the target is {said}");
+    Ok(())
+}
+
+fn encrypted(bench: &Bench<'_>) -> Result<()> {
+    let two = Two::new(standard(bench)?, standard(bench)?, DISKS)?;
+    let (office, vault) = (&two.office, &two.vault);
+    office.guest.ok(&format!(
+        "zfs destroy {0} && head -c 32 /dev/urandom > /run/key && \
+         zfs create -o encryption=aes-256-gcm -o keyformat=raw -o keylocation=file:///run/key {0} && \
+         {{ echo {SECRET}; head -c 200000 /dev/urandom; }} > {1}/secret",
+        source(),
+        mounted()
+    ))?;
+    let first = format!("sirisctl dataset list | grep -q {ASSET} && sirisctl dataset snapshot {ASSET}");
+    let first = office.guest.eventually(SYNC, &first)?;
+    office.guest.ok(&format!("sirisctl vector add {} vault", source()))?;
+    let done = office.guest.run_for(SYNC, "sirisctl vector sync 1", b"")?;
+    ensure!(done.status == Some(0), "the first sync: {done}");
+    must_be_sealed(&two)?;
+    // Nobody reads it there, neither through ZFS nor from the disks.
+    vault.guest.refused(&format!("d=$(mktemp -d) && mount -t zfs -o ro {}@{first} $d", target()))?;
+    vault.guest.ok(&format!("zpool sync vault && ! grep -aq {SECRET} /dev/disk/by-id/virtio-data[01]-part1"))?;
+
+    // The next one.
+    write(office, &source(), "second")?;
+    let second = office.guest.ok(&format!("sirisctl dataset snapshot {ASSET}"))?;
+    let arrived = |point: &str| format!("sirisctl vector list | tee /dev/stderr | grep -q 'idle *{point}'");
+    office.guest.eventually(SYNC, &arrived(&second))?;
+    must_be_sealed(&two)?;
+
+    // And one that breaks off.
+    office.guest.ok("sirisctl vector set 1 --limit 6MiB")?;
+    let put = format!("dd if=/dev/urandom of={}/third bs=1M count={CONTENT_MIB} status=none", mounted());
+    let third = office.guest.run_for(SYNC, &format!("{put} && sirisctl dataset snapshot {ASSET}"), b"")?;
+    ensure!(third.status == Some(0), "writing what is sent: {third}");
+    let third = third.text.trim().to_owned();
+    let cut = format!("{VECTOR}until [ \"$(v sent)\" -ge {CUT} ]; do sleep 0.1; done; {LINK}");
+    let cut = office.guest.run_for(SYNC, &cut, b"")?;
+    ensure!(cut.status == Some(0), "the link was not there to be cut: {cut}");
+    office.guest.ok("sirisctl vector set 1 --limit none")?;
+    office.guest.eventually(SYNC, &arrived(&third))?;
+    must_be_sealed(&two)?;
+    let size = office.guest.ok(&format!("zfs send -nPw -i @{second} {}@{third} | sed -n 's/^size\\t//p'", source()))?;
+    let sent = office.guest.ok(&format!("{VECTOR}v sent"))?;
+    let (size, sent): (u64, u64) = (size.parse().context(size)?, sent.parse().context(sent)?);
+    ensure!(sent <= size + AGAIN_MAX, "of {size} bytes {sent} were sent: it began anew");
+
+    // A proof is none, and says so; with the key there is one, and all is there.
+    let said = office.guest.run_for(Duration::from_secs(120), "sirisctl vector verify 1", b"")?;
+    ensure!(said.status == Some(1), "a proof of what nobody can read: {said}");
+    must_contain(&said.text, "replica-is-encrypted", "the proof")?;
+    office.guest.ok("sirisctl vector list --json | grep -q '\"proven-to\": \"\"'")?;
+    must_be_sealed(&two)?;
+    let key = office.guest.ok("base64 -w0 /run/key")?;
+    vault.guest.ok(&format!("echo {key} | base64 -d > /run/key && zfs load-key -L file:///run/key {}", target()))?;
+    let said = office.guest.run_for(SYNC, "sirisctl vector verify 1", b"")?;
+    ensure!(said.status == Some(0), "a proof with the key: {said}");
+    ensure!(digest(office, &source())? == digest(vault, &target())?, "the contents differ");
+    Ok(())
+}
