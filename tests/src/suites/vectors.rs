@@ -1,6 +1,7 @@
 //! Vectors between boxes: real ZFS on both, and real SSH between them.
 
 mod broken;
+mod digest;
 mod server;
 mod turned;
 
@@ -28,6 +29,7 @@ pub fn cases() -> Vec<Case> {
         replicated,
     )];
     cases.extend(broken::cases());
+    cases.extend(digest::cases());
     cases.extend(turned::cases());
     cases.extend(server::cases());
     cases
