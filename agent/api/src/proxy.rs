@@ -1,5 +1,7 @@
 //! Clients' side of the interfaces. The same members, with their documentation, are in `agent/api/xml`.
 
+use std::collections::HashMap;
+
 use zbus::{OwnedObjectPath, OwnedVariant};
 
 use crate::wire::{
@@ -235,9 +237,11 @@ pub trait Vector {
     #[zbus(allow_interactive_auth)]
     fn sync(&self, options: Options<'_>) -> zbus::Result<()>;
     /// Has both ends read the newest snapshot that they share, each from its own disks, and compares. Returns its name, how
-    /// many paths there are, and some of those that differ.
+    /// many paths there are, some of those that differ, and bytes of content: `here-read` of `here-data`, and `there-read` of
+    /// `there-data` unless the other machine does not say. Each end reads what was written since it read the dataset last;
+    /// with `whole` all.
     #[zbus(allow_interactive_auth)]
-    fn verify(&self, options: Options<'_>) -> zbus::Result<(String, u64, Vec<String>)>;
+    fn verify(&self, options: Options<'_>) -> zbus::Result<(String, u64, Vec<String>, HashMap<String, u64>)>;
     /// Has both ends change places: what was the replica is the primary, and is sent the other way from then on. The object
     /// is made anew.
     #[zbus(allow_interactive_auth)]

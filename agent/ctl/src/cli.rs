@@ -330,9 +330,17 @@ pub enum VectorCommand {
         no_wait: bool,
     },
     /// Has both ends read the newest snapshot that they share, each from its own disks, and compares.
+    ///
+    /// Each end reads names and metadata, and of the content what was written since it last read the dataset; it takes the
+    /// rest as it was then. That proves that what was written arrived. It finds neither bytes that have gone bad on a disk
+    /// since, nor changes that ZFS itself knows nothing of. With --whole both read all of it, which finds these too. An end
+    /// that has not read the dataset before, or cannot tell what was written, reads all either way.
     Verify {
         /// The vector.
         vector: String,
+        /// Read all again, not only what was written since the last time. Takes as long as it takes to read all.
+        #[arg(long)]
+        whole: bool,
     },
     /// Has both ends of one change places: the replica becomes the primary, and the vector goes the other way.
     ///

@@ -79,14 +79,17 @@ pub async fn run(connection: &Connection, command: VectorCommand) -> Result<(), 
             Ok(ReplicationProxy::new(connection).await?.configure(options).await?)
         }
         VectorCommand::Sync { vector, no_wait } => sync(&find(connection, &vector).await?, no_wait).await,
-        VectorCommand::Verify { vector } => {
-            let (base, paths, differing) = find(connection, &vector).await?.verify(HashMap::new()).await?;
+        VectorCommand::Verify { vector, whole } => {
+            let options: Options<'_> = whole.then(|| ("whole", true.into())).into_iter().collect();
+            let (base, paths, differing, amounts) = find(connection, &vector).await?.verify(options).await?;
+            let read = amounts_read(&amounts);
             if differing.is_empty() {
-                return print(&format!("{base} is the same on both: {paths} paths\n"));
+                return print(&format!("{base} is the same on both: {paths} paths; {read}\n"));
             }
+            let differing = differing.join(", ");
             Err(Failure::of_agent(
                 "replica-differs",
-                &format!("{base} is not the same on both: {}", differing.join(", ")),
+                &format!("{base} is not the same on both: {differing} ({read}; --whole reads all again)"),
             ))
         }
         VectorCommand::Turn { vector } => {
@@ -106,6 +109,18 @@ pub async fn run(connection: &Connection, command: VectorCommand) -> Result<(), 
 
 fn print(text: &str) -> Result<(), Failure> {
     io::stdout().write_all(text.as_bytes()).map_err(|e| Failure::local("cannot write", &e))
+}
+
+/// How much each end has read, for people.
+fn amounts_read(amounts: &HashMap<String, u64>) -> String {
+    let of = |end: &str| {
+        let bytes = |what: &str| amounts.get(&format!("{end}-{what}")).copied();
+        match (bytes("read"), bytes("data")) {
+            (Some(read), Some(data)) => format!("{} of {} {end}", text::size(read), text::size(data)),
+            _ => format!("an amount that it does not say {end}"),
+        }
+    };
+    format!("read {}, {}", of("here"), of("there"))
 }
 
 /// How far the target is behind.
@@ -322,6 +337,14 @@ mod tests {
         assert!(text.contains("sending     3.00 MiB sent, 1.00 MiB/s, 90.0 MiB left: 1 min 30 s\n"), "{text}");
         assert!(text.contains("proven to   -\n") && !text.contains("last error"), "{text}");
         assert!(!details(&vector("idle"), "").contains("sending"));
+    }
+
+    #[test]
+    fn how_much_each_end_has_read() {
+        let mut amounts = HashMap::from([("here-read".to_owned(), 6 << 20), ("here-data".to_owned(), 1 << 30)]);
+        assert_eq!(amounts_read(&amounts), "read 6.00 MiB of 1.00 GiB here, an amount that it does not say there");
+        amounts.extend([("there-read".to_owned(), 0), ("there-data".to_owned(), 5)]);
+        assert_eq!(amounts_read(&amounts), "read 6.00 MiB of 1.00 GiB here, 0 B of 5 B there");
     }
 
     #[test]

@@ -20,6 +20,7 @@ use siris_agent::store::Store;
 use siris_agent::trial::{self, Outcome};
 use siris_agent::upgrade::worker::Source;
 use siris_agent::upgrade::{Allowed, worker};
+use siris_agent::vectors::digest::Scope;
 use siris_agent::vectors::peer::Session;
 use siris_agent::{checks, observe, reboot, run, slots, vectors};
 use siris_host::cmd::{Cmd, Tool};
@@ -112,6 +113,9 @@ enum Command {
     VerifyWorker {
         /// The vector's number here.
         number: u64,
+        /// Read all, not only what changed.
+        #[arg(long)]
+        whole: bool,
     },
     /// Says how far a vector's target is behind; the agent starts it.
     #[command(hide = true)]
@@ -201,8 +205,9 @@ fn main() -> anyhow::Result<()> {
         Some(Command::SyncWorker { number }) => {
             said(vectors::worker::run(&root, &OpenZfs, number, &mut std::io::stdout()))
         }
-        Some(Command::VerifyWorker { number }) => {
-            said(vectors::worker::verify(&root, &OpenZfs, number, &mut std::io::stdout()))
+        Some(Command::VerifyWorker { number, whole }) => {
+            let scope = if whole { Scope::Whole } else { Scope::Changed };
+            said(vectors::worker::verify(&root, &OpenZfs, number, scope, &mut std::io::stdout()))
         }
         Some(Command::LagWorker { number }) => {
             said(vectors::worker::lag(&root, &OpenZfs, number, &mut std::io::stdout()))
@@ -261,7 +266,7 @@ fn peer(root: &Root, name: &str) -> anyhow::Result<bool> {
     let peer = known.iter().find(|peer| peer.name.as_str() == name);
     let rights = &peer.with_context(|| format!("no machine {name} is known here"))?.rights;
     let request = std::env::var("SSH_ORIGINAL_COMMAND").unwrap_or_default();
-    let session = Session { zfs: &OpenZfs, own: ensure_device_id(root)?, rights };
+    let session = Session { zfs: &OpenZfs, root: Some(root), own: ensure_device_id(root)?, rights };
     // As files: the standard library's own ones buffer by the line, and streams have none.
     let file = |fd: std::os::fd::BorrowedFd<'_>| anyhow::Ok(std::fs::File::from(fd.try_clone_to_owned()?));
     let (mut input, mut output) = (file(std::io::stdin().as_fd())?, file(std::io::stdout().as_fd())?);

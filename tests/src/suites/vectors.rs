@@ -4,6 +4,7 @@ mod added;
 mod bad_input;
 mod broken;
 mod cascade;
+mod digest;
 mod encrypted;
 mod property;
 mod server;
@@ -33,6 +34,7 @@ pub fn cases() -> Vec<Case> {
         replicated,
     )];
     cases.extend(broken::cases());
+    cases.extend(digest::cases());
     cases.extend(turned::cases());
     cases.extend(server::cases());
     cases.extend(bad_input::cases());

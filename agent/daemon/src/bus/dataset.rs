@@ -107,7 +107,7 @@ fn concerned_with(agent: &Agent, name: &DatasetName) -> Result<Vec<(VectorId, Si
         Some(store) => (store.vectors().map_err(unusable)?, store.peers().map_err(unusable)?),
     };
     let failed = |error: EndError| Failure::new(ErrorCode::PruneFailed, crate::chain(&error));
-    let view = Local(agent.zfs.sets()).look(name).map_err(failed)?;
+    let view = Local::new(agent.zfs.sets()).look(name).map_err(failed)?;
     Ok(view.map(|view| concerned(&view, agent.device_id, &vectors, &peers)).unwrap_or_default())
 }
 

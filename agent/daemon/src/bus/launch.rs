@@ -142,7 +142,8 @@ fn network_for(address: &str) -> Network {
 }
 
 fn slots<'a>(name: &'a str, arguments: Vec<&'a str>, network: Network) -> Unit<'a> {
-    Unit { name, description: "Change the slots of the OS disk", arguments, network, devices: Devices::Disks }
+    let description = "Change the slots of the OS disk";
+    Unit { name, description, arguments, network, devices: Devices::Disks, writes: None }
 }
 
 async fn unit(connection: &Connection, source: Source, mouth: &OwnedFd, allowed: Allowed) -> zbus::Result<()> {

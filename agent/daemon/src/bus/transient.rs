@@ -43,6 +43,8 @@ pub(super) struct Unit<'a> {
     pub(super) network: Network,
     /// Which devices it may open.
     pub(super) devices: Devices,
+    /// The one directory of the system's that it may write to; it need not be there.
+    pub(super) writes: Option<&'a str>,
 }
 
 impl Unit<'_> {
@@ -75,6 +77,9 @@ impl Unit<'_> {
             ("DevicePolicy", "closed".into()),
             ("DeviceAllow", Variant::from(devices)),
         ];
+        if let Some(path) = self.writes {
+            properties.push(("ReadWritePaths", Variant::from(vec![format!("-{path}")])));
+        }
         match self.network {
             Network::None => properties.push(("PrivateNetwork", true.into())),
             Network::Internet => {

@@ -1,5 +1,7 @@
 //! `org.siris.Agent1.Vector`.
 
+use std::collections::HashMap;
+
 use siris_api::{ErrorCode, REPLICATION_ACTION};
 use zbus::message::Header;
 use zbus::{Connection, fdo};
@@ -7,6 +9,7 @@ use zbus::{Connection, fdo};
 use crate::bus::Failure;
 use crate::bus::options::{Options, flag, number, only, text};
 use crate::bus::vectors::{Running, Vectors};
+use crate::vectors::digest::Scope;
 use crate::vectors::limit::Limits;
 use crate::vectors::record::Priority;
 
@@ -128,16 +131,17 @@ impl VectorObject {
         Ok(())
     }
 
-    #[zbus(out_args("snapshot", "paths", "differing"))]
+    #[zbus(out_args("snapshot", "paths", "differing", "amounts"))]
     async fn verify(
         &self,
         options: Options,
         #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
-    ) -> Result<(String, u64, Vec<String>), Failure> {
-        only(&options, &[])?;
+    ) -> Result<(String, u64, Vec<String>, HashMap<String, u64>), Failure> {
+        let scope = if flag(&options, "whole")? { Scope::Whole } else { Scope::Changed };
+        only(&options, &["whole"])?;
         self.allowed(connection, &call).await?;
-        self.vectors.verify(self.number).await
+        self.vectors.verify(self.number, scope).await
     }
 
     async fn turn(

@@ -22,6 +22,8 @@ use crate::bus::transient::{Devices, Network, Unit, lines, manager};
 use crate::bus::vector::VectorObject;
 use crate::bus::{Authority, Failure};
 use crate::store::{Store, StoreError};
+use crate::vectors::digest::Scope;
+use crate::vectors::digest::kept::{self, DIGESTS};
 use crate::vectors::limit::{Limits, Moment, Rate};
 use crate::vectors::record::{Direction, Priority, Vector};
 use crate::vectors::worker::{self, Said};
@@ -35,6 +37,12 @@ pub(super) const AT_ONCE_MAX: u32 = 64;
 const RETRY: Duration = Duration::from_secs(15 * 60);
 /// The worker that syncs.
 const SYNC: &str = "sync-worker";
+/// The worker that compares, and keeps what it has read.
+const VERIFY: &str = "verify-worker";
+
+/// What was compared, how many paths, those that differ, and bytes that were read: `here-read` of `here-data`, and those of the
+/// other machine; absent where it does not say.
+pub(super) type Verdict = (String, u64, Vec<String>, HashMap<String, u64>);
 
 /// The vectors. Clones are the same.
 #[derive(Clone)]
@@ -323,9 +331,12 @@ impl Vectors {
         let (said, mouth) = std::io::pipe()?;
         if self.agent.root.is_machine() {
             let nothing = OwnedFd::from(File::open("/dev/null")?);
+            let work = arguments.first().copied().unwrap_or_default();
             // Comparing may take hours, and keeps nothing from being synced meanwhile.
-            let name = unit(number, arguments.first().copied().unwrap_or_default());
-            let unit = Unit { name: &name, description, arguments, network: Network::Internet, devices: Devices::Zfs };
+            let name = unit(number, work);
+            let writes = (work == VERIFY).then_some(DIGESTS);
+            let (network, devices) = (Network::Internet, Devices::Zfs);
+            let unit = Unit { name: &name, description, arguments, network, devices, writes };
             unit.start(&self.connection, &nothing, &OwnedFd::from(mouth)).await?;
         } else {
             // Below another root there is no service manager.
@@ -415,25 +426,34 @@ impl Vectors {
         Ok(())
     }
 
-    /// Compares both ends, which takes as long as it takes to read both. Gives what was compared, how many paths, and those
-    /// that differ.
-    pub(super) async fn verify(&self, number: u64) -> Result<(String, u64, Vec<String>), Failure> {
+    /// Compares both ends, which takes as long as it takes to read what changed, or all, on both.
+    pub(super) async fn verify(&self, number: u64, scope: Scope) -> Result<Verdict, Failure> {
         if self.running(number)?.state == State::Syncing {
             return Err(Failure::new(ErrorCode::VectorFailed, "vector-busy: it is syncing: ask again when it is done"));
         }
         let number_text = number.to_string();
         let description = format!("Compare both ends of vector {number}");
-        let worker = self.worker(number, &description, vec!["verify-worker", &number_text], move |agent, out| {
-            worker::verify(&agent.root, agent.zfs.sets(), number, out)
+        let mut arguments = vec![VERIFY, &number_text];
+        arguments.extend((scope == Scope::Whole).then_some("--whole"));
+        // The worker may write into it, and not make it.
+        if let Err(error) = kept::make_dir(&self.agent.root) {
+            eprintln!("{DIGESTS} cannot be made, all is read each time: {error}");
+        }
+        let worker = self.worker(number, &description, arguments, move |agent, out| {
+            worker::verify(&agent.root, agent.zfs.sets(), number, scope, out)
         });
         match last_word(worker.await).await? {
-            Said::Compared { base, paths, differing, .. } => {
+            Said::Compared { base, paths, differing, here, there, .. } => {
                 let proven = if differing.is_empty() { base.clone() } else { String::new() };
                 let kept = proven.clone();
                 self.store(move |_, store| store.prove(number, &kept).map_err(|error| unusable(&error))).await?;
                 self.note(number, |running| running.vector.proven = proven);
                 self.changed(number, &["ProvenTo"]).await;
-                Ok((base, paths, differing))
+                let names = [("here-read", "here-data"), ("there-read", "there-data")];
+                let amounts = names.into_iter().zip([here, there]).flat_map(|((read, data), amount)| {
+                    amount.into_iter().flat_map(move |amount| [(read, amount.0), (data, amount.1)])
+                });
+                Ok((base, paths, differing, amounts.map(|(name, bytes)| (name.to_owned(), bytes)).collect()))
             }
             _ => Err(wordless()),
         }

@@ -30,7 +30,7 @@ pub fn decisions(
     policy: &Policy,
     now: u64,
 ) -> Result<Option<Vec<Decision>>, EndError> {
-    let Some(view) = Local(zfs).look(dataset)? else { return Ok(None) };
+    let Some(view) = Local::new(zfs).look(dataset)? else { return Ok(None) };
     let mut needs = needs(&view, vectors);
     let first = decide(&view.snapshots, &needs, policy, now);
     // Only those that would go are asked who holds them.

@@ -3,10 +3,19 @@
 //! Two machines compute it, each from its own disks, and compare. Owns: what counts, and in which order. Never: trusts what
 //! was sent; follows a link out of the tree.
 //!
+//! Each end may keep what it has read ([`kept`]), and read the next time only what ZFS says was written since ([`stream`],
+//! [`since`]). The digests are the same either way, so that one end may have read all and the other one little. Names and
+//! metadata are always read, and where holes are: a chunk that was data and is a hole now, or the other way round, is found
+//! even where ZFS does not say so. What was not written since is not read, and what rots there is not found.
+//!
 //! What counts, of each path, in the order of the paths' bytes, directories before what is in them: kind, mode, owner,
 //! group, time of the last change to the content, extended attributes (access lists are some), and the content: the
 //! target of a link, the number of a device, the bytes of a file. A file's bytes are taken by chunks, those of zeros alone
 //! are taken as such: whether a hole is a hole makes no difference, and none is read.
+
+pub mod kept;
+pub mod since;
+pub mod stream;
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
@@ -17,10 +26,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
-use siris_ibu::digest::Hasher;
+use siris_ibu::digest::{Hasher, Sha256};
+
+use kept::{Chunk, Incarnation, Keeping};
+use since::Since;
 
 /// Bytes of a chunk.
-const CHUNK: u64 = 1 << 20;
+pub(super) const CHUNK: u64 = 1 << 20;
 /// Longest list of names of extended attributes, and longest value (xattr(7)).
 const XATTRS: usize = 64 << 10;
 
@@ -33,14 +45,149 @@ pub struct Entry {
     pub digest: String,
 }
 
-/// Reads the tree below `root`, path by path.
-///
-/// # Errors
-/// When something in it cannot be read.
-pub fn tree(root: &Path) -> io::Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    below(root, Path::new(""), &mut entries)?;
-    Ok(entries)
+/// How much of a snapshot is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// All of it.
+    Whole,
+    /// What was written since it was read last; all where that is not known.
+    Changed,
+}
+
+/// Bytes of files' content, by whole chunks; holes are none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// That were read.
+    pub read: u64,
+    /// That there are.
+    pub data: u64,
+}
+
+/// What an end has in a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Digests {
+    /// Of each path.
+    pub entries: Vec<Entry>,
+    /// How much was read for it; `None` where the end does not say.
+    pub amount: Option<Amount>,
+}
+
+/// A tree on its way to be digested.
+#[derive(Default)]
+pub struct Reading {
+    /// What is known of it without reading it.
+    since: Option<Since>,
+    keeping: Option<Keeping>,
+    entries: Vec<Entry>,
+    amount: Amount,
+}
+
+impl Reading {
+    /// Of a tree of which this is known without reading it; what is read is kept as well.
+    pub fn new(since: Option<Since>, keeping: Option<Keeping>) -> Self {
+        Reading { since, keeping, ..Reading::default() }
+    }
+
+    /// Reads the tree below `root`, path by path.
+    ///
+    /// # Errors
+    /// When something in it cannot be read.
+    pub fn tree(&mut self, root: &Path) -> io::Result<()> {
+        self.below(root, Path::new(""))
+    }
+
+    /// What was read, to be kept for the next time.
+    pub fn done(self) -> (Digests, Option<Keeping>) {
+        (Digests { entries: self.entries, amount: Some(self.amount) }, self.keeping)
+    }
+
+    fn below(&mut self, root: &Path, path: &Path) -> io::Result<()> {
+        let full = root.join(path);
+        let metadata = fs::symlink_metadata(&full)?;
+        let digest = self.one(&full, &metadata)?;
+        self.entries.push(Entry { path: path.to_owned(), digest });
+        if metadata.is_dir() {
+            let mut names: Vec<OsString> =
+                fs::read_dir(&full)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<_>>()?;
+            names.sort();
+            for name in names {
+                self.below(root, &path.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn one(&mut self, path: &Path, metadata: &Metadata) -> io::Result<String> {
+        let mut hasher = Hasher::default();
+        // Kind and permissions.
+        hasher.update(&metadata.mode().to_le_bytes());
+        hasher.update(&metadata.uid().to_le_bytes());
+        hasher.update(&metadata.gid().to_le_bytes());
+        hasher.update(&metadata.mtime().to_le_bytes());
+        hasher.update(&metadata.mtime_nsec().to_le_bytes());
+        let attributes = attributes(path)?;
+        hasher.update(&(attributes.len() as u64).to_le_bytes());
+        for (name, value) in attributes {
+            field(&mut hasher, &name);
+            field(&mut hasher, &value);
+        }
+        let kind = metadata.file_type();
+        if kind.is_symlink() {
+            field(&mut hasher, fs::read_link(path)?.as_os_str().as_bytes());
+        } else if kind.is_file() {
+            self.content(&mut hasher, &File::open(path)?, metadata)?;
+        } else if kind.is_block_device() || kind.is_char_device() {
+            hasher.update(&metadata.rdev().to_le_bytes());
+        }
+        Ok(hasher.finish().0.to_string())
+    }
+
+    /// Length, then each chunk: its digest, or a mark for one of zeros.
+    fn content(&mut self, hasher: &mut Hasher, file: &File, metadata: &Metadata) -> io::Result<()> {
+        let length = metadata.len();
+        hasher.update(&length.to_le_bytes());
+        let mut known = self.since.as_mut().and_then(|since| since.file(metadata));
+        let incarnation = Incarnation::of(metadata);
+        let mut keeping = self.keeping.as_mut().zip(incarnation);
+        if let Some((keeping, incarnation)) = &mut keeping {
+            keeping.file(incarnation, length);
+        }
+        let mut buffer = Vec::new();
+        // Where data begins again; nothing of what lies before is read.
+        let mut data = 0;
+        let mut start = 0;
+        while start < length {
+            let end = (start + CHUNK).min(length);
+            if data <= start {
+                data = next_data(file, start, length)?;
+            }
+            let before = known.as_mut().and_then(|known| known.next(start..end));
+            let chunk = match before {
+                _ if data >= end => Chunk::Hole,
+                Some(before @ (Chunk::Zeros | Chunk::Data(_))) => before,
+                Some(Chunk::Hole) | None => {
+                    buffer.resize(CHUNK as usize, 0);
+                    self.amount.read += end - start;
+                    read_chunk(file, start, &mut buffer[..(end - start) as usize])?
+                }
+            };
+            if chunk != Chunk::Hole {
+                self.amount.data += end - start;
+            }
+            match &chunk {
+                Chunk::Hole | Chunk::Zeros => hasher.update(&[0]),
+                Chunk::Data(digest) => {
+                    hasher.update(&[1]);
+                    hasher.update(digest.as_bytes());
+                }
+            }
+            if let Some((keeping, _)) = &mut keeping {
+                keeping.chunk(&chunk);
+            }
+            start = end;
+        }
+        Ok(())
+    }
 }
 
 /// The digest of a whole tree.
@@ -81,50 +228,10 @@ fn order(a: &Path, b: &Path) -> bool {
     a.components().map(|part| part.as_os_str().as_bytes()).lt(b.components().map(|part| part.as_os_str().as_bytes()))
 }
 
-fn below(root: &Path, path: &Path, entries: &mut Vec<Entry>) -> io::Result<()> {
-    let full = root.join(path);
-    let metadata = fs::symlink_metadata(&full)?;
-    entries.push(Entry { path: path.to_owned(), digest: one(&full, &metadata)? });
-    if metadata.is_dir() {
-        let mut names: Vec<OsString> =
-            fs::read_dir(&full)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<_>>()?;
-        names.sort();
-        for name in names {
-            below(root, &path.join(name), entries)?;
-        }
-    }
-    Ok(())
-}
-
 /// What is put before each value is its length: no two sequences of values are the same bytes.
 fn field(hasher: &mut Hasher, value: &[u8]) {
     hasher.update(&(value.len() as u64).to_le_bytes());
     hasher.update(value);
-}
-
-fn one(path: &Path, metadata: &Metadata) -> io::Result<String> {
-    let mut hasher = Hasher::default();
-    // Kind and permissions.
-    hasher.update(&metadata.mode().to_le_bytes());
-    hasher.update(&metadata.uid().to_le_bytes());
-    hasher.update(&metadata.gid().to_le_bytes());
-    hasher.update(&metadata.mtime().to_le_bytes());
-    hasher.update(&metadata.mtime_nsec().to_le_bytes());
-    let attributes = attributes(path)?;
-    hasher.update(&(attributes.len() as u64).to_le_bytes());
-    for (name, value) in attributes {
-        field(&mut hasher, &name);
-        field(&mut hasher, &value);
-    }
-    let kind = metadata.file_type();
-    if kind.is_symlink() {
-        field(&mut hasher, fs::read_link(path)?.as_os_str().as_bytes());
-    } else if kind.is_file() {
-        content(&mut hasher, &File::open(path)?, metadata.len())?;
-    } else if kind.is_block_device() || kind.is_char_device() {
-        hasher.update(&metadata.rdev().to_le_bytes());
-    }
-    Ok(hasher.finish().0.to_string())
 }
 
 /// Names and values, by name.
@@ -148,35 +255,10 @@ fn attributes(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     Ok(found)
 }
 
-/// Length, then each chunk: its digest, or a mark for one of zeros.
-fn content(hasher: &mut Hasher, file: &File, length: u64) -> io::Result<()> {
-    hasher.update(&length.to_le_bytes());
-    let mut buffer = vec![0; CHUNK as usize];
-    // Where data begins again; nothing of what lies before is read.
-    let mut data = 0;
-    let mut start = 0;
-    while start < length {
-        let end = (start + CHUNK).min(length);
-        if data <= start {
-            data = next_data(file, start, length)?;
-        }
-        if data >= end {
-            hasher.update(&[0]);
-        } else {
-            let chunk = &mut buffer[..(end - start) as usize];
-            file.read_exact_at(chunk, start)?;
-            if chunk.iter().all(|byte| *byte == 0) {
-                hasher.update(&[0]);
-            } else {
-                hasher.update(&[1]);
-                let mut inner = Hasher::default();
-                inner.update(chunk);
-                hasher.update(inner.finish().0.as_bytes());
-            }
-        }
-        start = end;
-    }
-    Ok(())
+fn read_chunk(file: &File, start: u64, chunk: &mut [u8]) -> io::Result<Chunk> {
+    file.read_exact_at(chunk, start)?;
+    let is_zeros = chunk.iter().all(|byte| *byte == 0);
+    Ok(if is_zeros { Chunk::Zeros } else { Chunk::Data(Sha256::of(chunk)) })
 }
 
 fn next_data(file: &File, at: u64, length: u64) -> io::Result<u64> {
@@ -191,86 +273,4 @@ fn next_data(file: &File, at: u64, length: u64) -> io::Result<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
-    use std::time::{Duration, UNIX_EPOCH};
-
-    use super::*;
-
-    fn sample() -> tempfile::TempDir {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("a")).unwrap();
-        fs::write(dir.path().join("a/image"), vec![7; 3 * CHUNK as usize + 5]).unwrap();
-        fs::write(dir.path().join("a.txt"), "text").unwrap();
-        symlink("a.txt", dir.path().join("link")).unwrap();
-        for path in ["a/image", "a.txt", "a", ""] {
-            File::open(dir.path().join(path)).unwrap().set_modified(UNIX_EPOCH).unwrap();
-        }
-        dir
-    }
-
-    /// Without the link, whose own time cannot be set here.
-    fn entries(dir: &tempfile::TempDir) -> Vec<Entry> {
-        tree(dir.path()).unwrap().into_iter().filter(|entry| entry.path != Path::new("link")).collect()
-    }
-
-    fn times(dir: &tempfile::TempDir) {
-        for path in ["a/image", "a.txt", "a", ""] {
-            File::open(dir.path().join(path)).unwrap().set_modified(UNIX_EPOCH).unwrap();
-        }
-    }
-
-    #[test]
-    fn equal_trees_are_equal_and_each_change_is_found_by_its_path() {
-        let (one, two) = (sample(), sample());
-        assert_eq!(whole(&entries(&one)), whole(&entries(&two)));
-        let paths: Vec<PathBuf> = tree(one.path()).unwrap().into_iter().map(|entry| entry.path).collect();
-        assert_eq!(paths, ["", "a", "a/image", "a.txt", "link"].map(PathBuf::from));
-
-        type Change = fn(&Path);
-        let changes: [(&str, Change); 5] = [
-            ("a/image", |dir| {
-                let file = fs::OpenOptions::new().write(true).open(dir.join("a/image")).unwrap();
-                file.write_all_at(b"x", 2 * CHUNK + 17).unwrap();
-            }),
-            ("a/image", |dir| {
-                fs::OpenOptions::new().write(true).open(dir.join("a/image")).unwrap().set_len(7).unwrap()
-            }),
-            ("a.txt", |dir| fs::set_permissions(dir.join("a.txt"), fs::Permissions::from_mode(0o600)).unwrap()),
-            ("b", |dir| fs::write(dir.join("b"), "").unwrap()),
-            ("a.txt", |dir| fs::remove_file(dir.join("a.txt")).unwrap()),
-        ];
-        for (path, change) in changes {
-            let two = sample();
-            change(two.path());
-            let _ = fs::File::open(two.path().join("a.txt")).map(|file| file.set_modified(UNIX_EPOCH));
-            for path in ["a/image", "a", ""] {
-                File::open(two.path().join(path)).unwrap().set_modified(UNIX_EPOCH).unwrap();
-            }
-            let (ours, theirs) = (entries(&one), entries(&two));
-            assert_ne!(whole(&ours), whole(&theirs), "{path}");
-            assert_eq!(differences(&ours, &theirs), [Path::new(path)]);
-            assert_eq!(differences(&theirs, &ours), [Path::new(path)]);
-        }
-        let two = sample();
-        File::open(two.path().join("a.txt")).unwrap().set_modified(UNIX_EPOCH + Duration::from_nanos(1)).unwrap();
-        assert_eq!(differences(&entries(&one), &entries(&two)), [Path::new("a.txt")]);
-    }
-
-    #[test]
-    fn a_hole_is_zeros() {
-        let (one, two) = (sample(), sample());
-        let length = 5 * CHUNK + 9;
-        for (dir, holes) in [(&one, true), (&two, false)] {
-            let file = fs::File::create(dir.path().join("a/image")).unwrap();
-            if holes {
-                file.set_len(length).unwrap();
-            } else {
-                file.write_all_at(&vec![0; length as usize], 0).unwrap();
-            }
-            file.write_all_at(b"data", 3 * CHUNK + 100).unwrap();
-            times(dir);
-        }
-        assert_eq!(whole(&entries(&one)), whole(&entries(&two)));
-    }
-}
+mod tests;

@@ -7,13 +7,18 @@ use std::fmt::Debug;
 use std::io::Read;
 
 use siris_host::cmd::CmdError;
-use siris_zfs::{Bookmark, DatasetName, Datasets, Guid, Label, Refusal, Sending, SnapshotName, Stream, ZfsError};
+use siris_zfs::{
+    Bookmark, DatasetName, Datasets, Guid, Label, Refusal, Sending, Snapshot, SnapshotName, Stream, ZfsError,
+};
 
 use super::VectorId;
-use super::digest::{self, Entry};
+use super::digest::kept::Keeping;
+use super::digest::since::Since;
+use super::digest::{Digests, Reading, Scope};
 use super::plan::View;
 use super::role;
 use crate::datasets::PointError;
+use crate::root::Root;
 
 /// How many snapshots are asked for their holds at once: their names are arguments of one command.
 const HOLDS: usize = 500;
@@ -164,11 +169,12 @@ pub trait End: Send + Sync + Debug {
     /// As [`Datasets::receive`].
     fn receive(&self, dataset: &DatasetName, stream: &mut dyn Read) -> Result<(), EndError>;
 
-    /// The digest of each path in a snapshot, as this end's own disks have it.
+    /// The digest of each path in a snapshot, as this end's own disks have it. [`Scope::Changed`] is a leave to read less, where
+    /// the end knows what was written since it read the dataset last.
     ///
     /// # Errors
     /// When the snapshot is gone, or cannot be looked into.
-    fn digest(&self, dataset: &DatasetName, guid: Guid) -> Result<Vec<Entry>, EndError>;
+    fn digest(&self, dataset: &DatasetName, guid: Guid, scope: Scope) -> Result<Digests, EndError>;
 
     /// Gives up what a receive that broke off has left.
     ///
@@ -189,30 +195,71 @@ pub trait End: Send + Sync + Debug {
     fn take_over(&self, dataset: &DatasetName, id: &VectorId, newest: Guid) -> Result<(), EndError>;
 }
 
+fn not_kept(dataset: &DatasetName, error: &std::io::Error) {
+    eprintln!("what was read of {dataset} is not kept, and is read again the next time: {error}");
+}
+
 /// This machine as an end.
 #[derive(Debug, Clone, Copy)]
-pub struct Local<'a>(pub &'a dyn Datasets);
+pub struct Local<'a> {
+    zfs: &'a dyn Datasets,
+    /// Where what is read is kept.
+    root: Option<&'a Root>,
+}
 
-impl Local<'_> {
+impl<'a> Local<'a> {
+    /// That keeps nothing of what it reads.
+    pub fn new(zfs: &'a dyn Datasets) -> Self {
+        Local { zfs, root: None }
+    }
+
+    /// That keeps what it reads, so as to read only what changed the next time.
+    pub fn keeping(zfs: &'a dyn Datasets, root: &'a Root) -> Self {
+        Local { zfs, root: Some(root) }
+    }
+
+    fn snapshot(&self, dataset: &DatasetName, guid: Guid) -> Result<Snapshot, EndError> {
+        let found = self.zfs.snapshots(dataset)?.into_iter().find(|snapshot| snapshot.guid == guid);
+        found.ok_or_else(|| EndError::SnapshotGone { dataset: dataset.clone(), guid })
+    }
+
     fn named(&self, dataset: &DatasetName, guid: Guid) -> Result<(SnapshotName, u64), EndError> {
-        let found = self.0.snapshots(dataset)?.into_iter().find(|snapshot| snapshot.guid == guid);
-        let found = found.ok_or_else(|| EndError::SnapshotGone { dataset: dataset.clone(), guid })?;
+        let found = self.snapshot(dataset, guid)?;
         Ok((SnapshotName::new(dataset.clone(), found.label), found.createtxg))
+    }
+
+    /// How a snapshot is to be read. What cannot be known or kept is told in the journal, and costs time only.
+    fn reading(&self, dataset: &DatasetName, snapshot: &Snapshot, scope: Scope) -> Result<Reading, EndError> {
+        let found = self.zfs.dataset(dataset)?;
+        // An encrypted one's streams say nothing of what is in its files.
+        let Some((root, found)) = self.root.zip(found.filter(|found| !found.encrypted)) else {
+            return Ok(Reading::default());
+        };
+        let since = match scope {
+            Scope::Whole => None,
+            Scope::Changed => Since::last(self.zfs, root, &found, snapshot).unwrap_or_else(|error| {
+                eprintln!("all of {dataset} is read: {}", crate::chain(&error));
+                None
+            }),
+        };
+        let keeping = Keeping::begin(root, found.guid, snapshot.guid);
+        let keeping = keeping.map_err(|error| not_kept(dataset, &error)).ok();
+        Ok(Reading::new(since, keeping))
     }
 
     /// Takes the vector's holds on these snapshots back.
     fn release(&self, dataset: &DatasetName, id: &VectorId, labels: &[Label]) -> Result<(), EndError> {
         let tag = id.tag();
         for some in labels.chunks(HOLDS) {
-            for hold in self.0.holds(dataset, some)?.into_iter().filter(|hold| hold.tag == tag) {
-                self.0.release(&SnapshotName::new(dataset.clone(), hold.label), &tag)?;
+            for hold in self.zfs.holds(dataset, some)?.into_iter().filter(|hold| hold.tag == tag) {
+                self.zfs.release(&SnapshotName::new(dataset.clone(), hold.label), &tag)?;
             }
         }
         Ok(())
     }
 
     fn own(&self, dataset: &DatasetName, id: &VectorId) -> Result<Vec<Bookmark>, EndError> {
-        let mut all = self.0.bookmarks(dataset)?;
+        let mut all = self.zfs.bookmarks(dataset)?;
         all.retain(|bookmark| id.owns(&bookmark.label));
         Ok(all)
     }
@@ -220,90 +267,91 @@ impl Local<'_> {
 
 impl End for Local<'_> {
     fn look(&self, dataset: &DatasetName) -> Result<Option<View>, EndError> {
-        let Some(found) = self.0.dataset(dataset)? else { return Ok(None) };
+        let Some(found) = self.zfs.dataset(dataset)? else { return Ok(None) };
         let origin = match &found.origin {
             None => None,
             Some(origin) => {
-                let all = self.0.snapshots(&origin.dataset)?;
+                let all = self.zfs.snapshots(&origin.dataset)?;
                 all.into_iter().find(|snapshot| snapshot.label == origin.label).map(|snapshot| snapshot.guid)
             }
         };
-        let (snapshots, bookmarks) = (self.0.snapshots(dataset)?, self.0.bookmarks(dataset)?);
+        let (snapshots, bookmarks) = (self.zfs.snapshots(dataset)?, self.zfs.bookmarks(dataset)?);
         Ok(Some(View { dataset: found, origin, snapshots, bookmarks }))
     }
 
     fn pin(&self, dataset: &DatasetName, id: &VectorId, guid: Guid) -> Result<(), EndError> {
         let (snapshot, _) = self.named(dataset, guid)?;
-        Ok(self.0.hold(&snapshot, &id.tag())?)
+        Ok(self.zfs.hold(&snapshot, &id.tag())?)
     }
 
     fn keep(&self, dataset: &DatasetName, id: &VectorId, guid: Guid) -> Result<(), EndError> {
         let (snapshot, createtxg) = self.named(dataset, guid)?;
         // The new one is there before the old ones go.
-        self.0.hold(&snapshot, &id.tag())?;
+        self.zfs.hold(&snapshot, &id.tag())?;
         let own = self.own(dataset, id)?;
         if !own.iter().any(|bookmark| bookmark.guid == guid) {
-            self.0.bookmark(&snapshot, &id.bookmark(guid))?;
+            self.zfs.bookmark(&snapshot, &id.bookmark(guid))?;
         }
         let old: Vec<&Bookmark> = own.iter().filter(|bookmark| bookmark.guid != guid).collect();
         // What is held lies between the oldest base that is still marked and the new one, or is pinned behind that.
         let oldest = old.iter().map(|bookmark| bookmark.createtxg).min().unwrap_or(0);
         let passed =
-            self.0.snapshots(dataset)?.into_iter().filter(|s| oldest <= s.createtxg && s.createtxg < createtxg);
+            self.zfs.snapshots(dataset)?.into_iter().filter(|s| oldest <= s.createtxg && s.createtxg < createtxg);
         self.release(dataset, id, &passed.map(|snapshot| snapshot.label).collect::<Vec<_>>())?;
         // Last: they say where to look for holds.
         for bookmark in old {
-            self.0.destroy_bookmark(dataset, &bookmark.label)?;
+            self.zfs.destroy_bookmark(dataset, &bookmark.label)?;
         }
         Ok(())
     }
 
     fn forget(&self, dataset: &DatasetName, id: &VectorId) -> Result<(), EndError> {
-        if self.0.dataset(dataset)?.is_none() {
+        if self.zfs.dataset(dataset)?.is_none() {
             return Ok(());
         }
-        let all: Vec<Label> = self.0.snapshots(dataset)?.into_iter().map(|snapshot| snapshot.label).collect();
+        let all: Vec<Label> = self.zfs.snapshots(dataset)?.into_iter().map(|snapshot| snapshot.label).collect();
         self.release(dataset, id, &all)?;
         for bookmark in self.own(dataset, id)? {
-            self.0.destroy_bookmark(dataset, &bookmark.label)?;
+            self.zfs.destroy_bookmark(dataset, &bookmark.label)?;
         }
         Ok(())
     }
 
     fn send(&self, _dataset: &DatasetName, stream: &Stream) -> Result<Box<dyn Sending>, EndError> {
-        Ok(self.0.send(stream)?)
+        Ok(self.zfs.send(stream)?)
     }
 
     fn size(&self, _dataset: &DatasetName, stream: &Stream) -> Result<u64, EndError> {
-        Ok(self.0.send_size(stream)?)
+        Ok(self.zfs.send_size(stream)?)
     }
 
     fn receive(&self, dataset: &DatasetName, stream: &mut dyn Read) -> Result<(), EndError> {
-        Ok(self.0.receive(dataset, stream)?)
+        Ok(self.zfs.receive(dataset, stream)?)
     }
 
-    fn digest(&self, dataset: &DatasetName, guid: Guid) -> Result<Vec<Entry>, EndError> {
-        let (snapshot, _) = self.named(dataset, guid)?;
-        if self.0.property(dataset, "keystatus")?.as_deref() == Some("unavailable") {
+    fn digest(&self, dataset: &DatasetName, guid: Guid, scope: Scope) -> Result<Digests, EndError> {
+        let snapshot = self.snapshot(dataset, guid)?;
+        if self.zfs.property(dataset, "keystatus")?.as_deref() == Some("unavailable") {
             return Err(EndError::KeyNotLoaded(dataset.clone()));
         }
-        let mut entries = Vec::new();
-        self.0.show(&snapshot, &mut |dir| {
-            entries = digest::tree(dir)?;
-            Ok(())
-        })?;
-        Ok(entries)
+        let mut reading = self.reading(dataset, &snapshot, scope)?;
+        self.zfs.show(&SnapshotName::new(dataset.clone(), snapshot.label), &mut |dir| reading.tree(dir))?;
+        let (digests, keeping) = reading.done();
+        if let Some(Err(error)) = keeping.map(Keeping::finish) {
+            not_kept(dataset, &error);
+        }
+        Ok(digests)
     }
 
     fn abort_receive(&self, dataset: &DatasetName) -> Result<(), EndError> {
-        Ok(self.0.abort_receive(dataset)?)
+        Ok(self.zfs.abort_receive(dataset)?)
     }
 
     fn step_down(&self, dataset: &DatasetName, id: &VectorId) -> Result<(), EndError> {
-        role::step_down(self.0, dataset, id, crate::now())
+        role::step_down(self.zfs, dataset, id, crate::now())
     }
 
     fn take_over(&self, dataset: &DatasetName, _id: &VectorId, newest: Guid) -> Result<(), EndError> {
-        role::take_over(self.0, dataset, Some(newest))
+        role::take_over(self.zfs, dataset, Some(newest))
     }
 }

@@ -10,13 +10,18 @@ use siris_zfs::{Base, DatasetName, Datasets, Label, Stream};
 use uuid::Uuid;
 
 use super::VectorId;
+use super::digest::{Amount, Scope};
 use super::end::{End, EndError, Local};
 use super::wire::{Answer, Fault, Mark, Request, ViewText, entries_out, parse};
+use crate::root::Root;
 
 /// Bytes of a stream that are on their way at once.
 const BUFFER: usize = 256 << 10;
 /// Longest request, in bytes.
 const REQUEST_MAX: usize = 64 * 1024;
+
+/// The code of [`Refused::NotARequest`]: also an older agent's, of a request that it does not know.
+pub(super) const NOT_A_REQUEST: &str = "peer-not-a-request";
 
 /// What a key may do here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +65,7 @@ impl Refused {
     /// The stable code.
     pub fn code(&self) -> &'static str {
         match self {
-            Refused::NotARequest => "peer-not-a-request",
+            Refused::NotARequest => NOT_A_REQUEST,
             Refused::Elsewhere { .. } => "peer-outside-prefix",
             Refused::NotAllowed(_) => "peer-not-allowed",
             Refused::Primary(_) => "target-is-primary",
@@ -80,6 +85,8 @@ impl From<Refused> for EndError {
 pub struct Session<'a> {
     /// This machine's datasets.
     pub zfs: &'a dyn Datasets,
+    /// Where what is read for a proof is kept; `None` keeps nothing.
+    pub root: Option<&'a Root>,
     /// This machine's device id.
     pub own: Uuid,
     /// The key's rights.
@@ -107,7 +114,7 @@ impl Session<'_> {
     }
 
     fn answered(&self, request: Request, input: &mut dyn Read) -> Result<Answer, EndError> {
-        let end = Local(self.zfs);
+        let end = self.root.map_or_else(|| Local::new(self.zfs), |root| Local::keeping(self.zfs, root));
         match request {
             Request::Look { dataset } => {
                 let view = end.look(&self.below(&dataset)?)?;
@@ -138,8 +145,14 @@ impl Session<'_> {
                 end.abort_receive(&self.below(&dataset)?)?;
             }
             Request::Digest { dataset, guid } => {
-                let entries = end.digest(&self.below(&dataset)?, siris_zfs::Guid::new(guid))?;
-                return Ok(Answer::Digests(entries_out(&entries)));
+                let digests = end.digest(&self.below(&dataset)?, siris_zfs::Guid::new(guid), Scope::Whole)?;
+                return Ok(Answer::Digests(entries_out(&digests.entries)));
+            }
+            Request::Prove { dataset, guid, whole } => {
+                let scope = if whole { Scope::Whole } else { Scope::Changed };
+                let digests = end.digest(&self.below(&dataset)?, siris_zfs::Guid::new(guid), scope)?;
+                let Amount { read, data } = digests.amount.unwrap_or_default();
+                return Ok(Answer::Proven { digests: entries_out(&digests.entries), read, data });
             }
             // Whoever may both send and receive may have the two change places.
             Request::StepDown { dataset, vector } => {

@@ -1,11 +1,14 @@
 //! The proof that a replica is what its source is: both ends read the newest snapshot that they share, each from its own
 //! disks, and what they read is compared.
+//!
+//! A whole proof says that all is the same now. One of what changed says that what was written since either end read it last is
+//! the same, and that all else was when it was read: what rots unwritten is not found by it.
 
 use std::path::PathBuf;
 
 use siris_zfs::Snapshot;
 
-use super::digest::{differences, whole};
+use super::digest::{Amount, Scope, differences, whole};
 use super::end::{End, KEY_NOT_LOADED};
 use super::plan::Obstacle;
 use super::sync::{Pair, SyncError};
@@ -21,13 +24,17 @@ pub struct Proof {
     pub digest: String,
     /// Paths that are not the same; none where the replica is what it should be.
     pub differing: Vec<PathBuf>,
+    /// How much the source has read.
+    pub source: Option<Amount>,
+    /// How much the target has read.
+    pub target: Option<Amount>,
 }
 
 /// Compares the newest snapshot that both ends have.
 ///
 /// # Errors
 /// When there is none, or an end fails.
-pub fn prove(pair: &Pair, source: &dyn End, target: &dyn End) -> Result<Proof, SyncError> {
+pub fn prove(pair: &Pair, source: &dyn End, target: &dyn End, scope: Scope) -> Result<Proof, SyncError> {
     let ours = source.look(&pair.source).map_err(SyncError::Source)?;
     let ours = ours.ok_or_else(|| Obstacle::SourceMissing(pair.source.to_string()))?;
     let theirs = target.look(&pair.target).map_err(SyncError::Target)?;
@@ -35,9 +42,9 @@ pub fn prove(pair: &Pair, source: &dyn End, target: &dyn End) -> Result<Proof, S
     let shared = theirs
         .and_then(|theirs| theirs.snapshots.into_iter().rev().find(|snapshot| ours.snapshot(snapshot.guid).is_some()));
     let base = shared.ok_or_else(|| Obstacle::NothingInCommon(pair.target.to_string()))?;
-    let near = || source.digest(&pair.source, base.guid).map_err(SyncError::Source);
+    let near = || source.digest(&pair.source, base.guid, scope).map_err(SyncError::Source);
     let far = || {
-        target.digest(&pair.target, base.guid).map_err(|error| match error.code() {
+        target.digest(&pair.target, base.guid, scope).map_err(|error| match error.code() {
             KEY_NOT_LOADED => SyncError::Sealed(pair.target.to_string(), error),
             _ => SyncError::Target(error),
         })
@@ -48,14 +55,15 @@ pub fn prove(pair: &Pair, source: &dyn End, target: &dyn End) -> Result<Proof, S
         (near()?, theirs)
     } else {
         // Both at once: each reads disks of its own.
-        std::thread::scope(|scope| {
-            let far = scope.spawn(far);
+        std::thread::scope(|threads| {
+            let far = threads.spawn(far);
             let near = near();
             // A panic there is one here.
             let far = far.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             Ok::<_, SyncError>((near?, far?))
         })?
     };
-    let differing = differences(&ours, &theirs).into_iter().map(PathBuf::from).collect();
-    Ok(Proof { base, paths: ours.len(), digest: whole(&ours), differing })
+    let differing = differences(&ours.entries, &theirs.entries).into_iter().map(PathBuf::from).collect();
+    let (paths, digest) = (ours.entries.len(), whole(&ours.entries));
+    Ok(Proof { base, paths, digest, differing, source: ours.amount, target: theirs.amount })
 }

@@ -11,8 +11,9 @@ use siris_host::cmd::{Cmd, CmdError, Running, Tool};
 use siris_zfs::{DatasetName, Guid, Refusal, Sending, Stream, ZfsError};
 
 use super::VectorId;
-use super::digest::Entry;
+use super::digest::{Amount, Digests, Scope};
 use super::end::{End, EndError};
+use super::peer::NOT_A_REQUEST;
 use super::plan::View;
 use super::wire::{Answer, Fault, Mark, Request, broken, entries_in};
 
@@ -200,10 +201,21 @@ impl End for Remote {
         self.ask(&Request::Receive { dataset: dataset.to_string() }, stream).map(drop)
     }
 
-    fn digest(&self, dataset: &DatasetName, guid: Guid) -> Result<Vec<Entry>, EndError> {
-        let request = Request::Digest { dataset: dataset.to_string(), guid: guid.as_u64() };
-        match self.ask(&request, &mut io::empty())? {
-            Answer::Digests(entries) => Ok(entries_in(entries)?),
+    fn digest(&self, dataset: &DatasetName, guid: Guid, scope: Scope) -> Result<Digests, EndError> {
+        let (dataset, guid) = (dataset.to_string(), guid.as_u64());
+        let prove = Request::Prove { dataset: dataset.clone(), guid, whole: scope == Scope::Whole };
+        let answer = match self.ask(&prove, &mut io::empty()) {
+            // An agent of an older version, which always reads all of it.
+            Err(EndError::Peer { code, .. }) if code == NOT_A_REQUEST => {
+                self.ask(&Request::Digest { dataset, guid }, &mut io::empty())
+            }
+            other => other,
+        };
+        match answer? {
+            Answer::Proven { digests, read, data } => {
+                Ok(Digests { entries: entries_in(digests)?, amount: Some(Amount { read, data }) })
+            }
+            Answer::Digests(digests) => Ok(Digests { entries: entries_in(digests)?, amount: None }),
             _ => Err(EndError::Answer(serde::de::Error::custom("no digests"))),
         }
     }

@@ -9,7 +9,7 @@ use siris_host::cmd::{Cmd, CmdError};
 use siris_zfs::{DatasetName, Guid, RunsZfs, Sending, Stream, ZfsError};
 
 use super::VectorId;
-use super::digest::Entry;
+use super::digest::{Digests, Scope};
 use super::end::{End, EndError, Local};
 use super::plan::View;
 use super::remote::{Ssh, unreachable};
@@ -48,7 +48,7 @@ impl Server {
     }
 
     fn end(&self) -> Local<'_> {
-        Local(&self.0)
+        Local::new(&self.0)
     }
 }
 
@@ -94,8 +94,8 @@ impl End for Server {
         self.end().receive(dataset, stream).map_err(of_link)
     }
 
-    fn digest(&self, dataset: &DatasetName, guid: Guid) -> Result<Vec<Entry>, EndError> {
-        self.end().digest(dataset, guid).map_err(of_link)
+    fn digest(&self, dataset: &DatasetName, guid: Guid, scope: Scope) -> Result<Digests, EndError> {
+        self.end().digest(dataset, guid, scope).map_err(of_link)
     }
 
     fn abort_receive(&self, dataset: &DatasetName) -> Result<(), EndError> {

@@ -1,5 +1,7 @@
-mod aside;
+#[macro_use]
 mod ports;
+mod aside;
+mod live;
 mod real;
 mod transcript;
 mod world;
@@ -7,6 +9,7 @@ mod world;
 use proptest::prelude::*;
 use siris_zfs::{Base, Datasets, Guid, Label, ModelDatasets, SnapshotName, Stream, UserProperties};
 
+use super::digest::Scope;
 use super::end::{End, EndError, Local};
 use super::lag::{self, Lag};
 use super::peer::{Rights, Session};
@@ -60,7 +63,7 @@ fn a_sync_that_is_stopped_anywhere_is_finished_by_the_next() {
             let world = prepared();
             let fuse = Fuse::after(at, blows);
             let (pair, source, target) = world.ends(0, &fuse);
-            let ended = sync(pair, &Local(&source), &Local(&target), &mut ());
+            let ended = sync(pair, &Local::new(&source), &Local::new(&target), &mut ());
             world.check().unwrap();
             world.prune(0, 0).unwrap();
             world.prune(1, 0).unwrap();
@@ -76,7 +79,7 @@ fn a_sync_that_is_stopped_anywhere_is_finished_by_the_next() {
     for bytes in 1.. {
         let world = prepared();
         let (pair, source, target) = world.ends(0, &Fuse::none());
-        let ended = sync(pair, &Local(&source), &Far(Local(&target), bytes), &mut ());
+        let ended = sync(pair, &Local::new(&source), &Far(Local::new(&target), bytes), &mut ());
         world.finish().unwrap();
         if ended.is_ok() {
             assert!(bytes > 500, "the link was cut at {bytes} bytes only");
@@ -131,7 +134,7 @@ fn ends_that_do_not_fit_have_a_name_and_stay_as_they_are() {
     // The source went back behind what was sent.
     let mut world = synced();
     let zfs = &world.machines[A];
-    Local(zfs).forget(&name("a/x"), &id(1)).unwrap();
+    Local::new(zfs).forget(&name("a/x"), &id(1)).unwrap();
     zfs.destroy_snapshots(&name("a/x"), &["1002".parse().unwrap()]).unwrap();
     zfs.roll_back(&name("a/x")).unwrap();
     world.point();
@@ -160,7 +163,7 @@ fn a_clone_goes_on_where_its_dataset_was_once_it_is_promoted() {
     zfs.write(&name("a/clone"), "g", Some(b"3")).unwrap();
     zfs.snapshot(&[name("a/clone")], &"1003".parse().unwrap(), &UserProperties::new()).unwrap();
     let pair = pair(1, "a/clone", "b/x");
-    let go = || sync(&pair, &Local(zfs), &Local(&world.machines[B]), &mut ());
+    let go = || sync(&pair, &Local::new(zfs), &Local::new(&world.machines[B]), &mut ());
     assert!(matches!(go(), Err(SyncError::Obstacle(Obstacle::SourceIsClone { .. }))));
     zfs.promote(&name("a/clone")).unwrap();
     go().unwrap();
@@ -175,13 +178,13 @@ fn a_rest_that_nothing_continues_is_given_up() {
     source.snapshot(&[name("a/x")], &"aside".parse().unwrap(), &UserProperties::new()).unwrap();
     source.write(&name("a/x"), "f", Some(&[7; 300])).unwrap();
     source.snapshot(&[name("a/x")], &"gone".parse().unwrap(), &UserProperties::new()).unwrap();
-    sync(pair, &Local(source), &Far(Local(target), 500), &mut ()).unwrap_err();
+    sync(pair, &Local::new(source), &Far(Local::new(target), 500), &mut ()).unwrap_err();
     assert!(target.dataset(&name("b/x")).unwrap().unwrap().resume.is_some());
-    Local(source).forget(&name("a/x"), &id(1)).unwrap();
+    Local::new(source).forget(&name("a/x"), &id(1)).unwrap();
     source.destroy_snapshots(&name("a/x"), &["gone".parse().unwrap()]).unwrap();
     source.roll_back(&name("a/x")).unwrap();
     source.snapshot(&[name("a/x")], &"next".parse().unwrap(), &UserProperties::new()).unwrap();
-    let view = |zfs: &ModelDatasets, dataset: &str| Local(zfs).look(&name(dataset)).unwrap().unwrap();
+    let view = |zfs: &ModelDatasets, dataset: &str| Local::new(zfs).look(&name(dataset)).unwrap().unwrap();
     assert_eq!(plan(pair, &view(source, "a/x"), Some(&view(target, "b/x"))), Ok(Step::Abort));
     world.sync(0).unwrap();
     assert_eq!(target.content(&name("b/x")).unwrap(), source.content(&name("a/x")).unwrap());
@@ -194,12 +197,12 @@ fn a_stream_whose_snapshot_was_renamed_meanwhile_is_begun_anew() {
     world.machines[A].write(&name("a/x"), "f", Some(&[7; 300])).unwrap();
     world.point();
     let (pair, source, target) = (&world.vectors[0].0, &world.machines[A], &world.machines[B]);
-    sync(pair, &Local(source), &Far(Local(target), 500), &mut ()).unwrap_err();
+    sync(pair, &Local::new(source), &Far(Local::new(target), 500), &mut ()).unwrap_err();
     let newest = source.snapshots(&name("a/x")).unwrap().pop().unwrap();
     let renamed = |from: &str, to: &str| {
         source.rename_snapshot(&SnapshotName::new(name("a/x"), from.parse().unwrap()), &to.parse().unwrap()).unwrap();
     };
-    let view = |zfs: &ModelDatasets, dataset: &str| Local(zfs).look(&name(dataset)).unwrap().unwrap();
+    let view = |zfs: &ModelDatasets, dataset: &str| Local::new(zfs).look(&name(dataset)).unwrap().unwrap();
     let next = || plan(pair, &view(source, "a/x"), Some(&view(target, "b/x"))).unwrap();
     assert!(matches!(next(), Step::Resume { .. }));
     renamed(newest.label.as_str(), "renamed");
@@ -213,7 +216,7 @@ fn names_that_would_be_too_long_on_the_target_are_refused_before_anything_is_sen
     let world = synced();
     let target = &world.machines[B];
     let far = |count: usize| pair(7, "a/x", &format!("b/{}", "t".repeat(count)));
-    let go = |pair: &Pair| sync(pair, &Local(&world.machines[A]), &Local(target), &mut ());
+    let go = |pair: &Pair| sync(pair, &Local::new(&world.machines[A]), &Local::new(target), &mut ());
     // The mark is longer than any point of this system.
     let fits = 255 - "b/#".len() - id(7).bookmark(Guid::new(u64::MAX)).as_str().len();
     go(&far(fits)).unwrap();
@@ -228,7 +231,7 @@ fn what_arrives_other_than_it_was_sent_is_told_and_the_next_one_completes() {
     world.point();
     let before = world.machines[B].snapshots(&name("b/x")).unwrap();
     let (pair, source, target) = world.ends(0, &Fuse::none());
-    let short = sync(pair, &Local(&source), &Far(Local(&target), 500), &mut ());
+    let short = sync(pair, &Local::new(&source), &Far(Local::new(&target), 500), &mut ());
     assert_eq!(short.unwrap_err().code(), "stream-damaged");
     assert_eq!(world.machines[B].snapshots(&name("b/x")).unwrap(), before);
     world.sync(0).unwrap();
@@ -239,7 +242,7 @@ fn what_arrives_other_than_it_was_sent_is_told_and_the_next_one_completes() {
 fn what_nobody_can_read_for_lack_of_a_key_is_not_proven_and_that_is_said() {
     let world = synced();
     let (source, target) = (&world.machines[A], &world.machines[B]);
-    let proof = || prove(&world.vectors[0].0, &Local(source), &Local(target));
+    let proof = || prove(&world.vectors[0].0, &Local::new(source), &Local::new(target), Scope::Whole);
     let key = |zfs: &ModelDatasets, dataset: &str, status: &str| {
         zfs.set_property(&name(dataset), "keystatus", Some(status)).unwrap();
     };
@@ -255,7 +258,7 @@ fn what_nobody_can_read_for_lack_of_a_key_is_not_proven_and_that_is_said() {
 fn what_is_queued_and_what_is_gone_on_from_stays() {
     let mut world = synced();
     world.point();
-    let view = Local(&world.machines[A]).look(&name("a/x")).unwrap().unwrap();
+    let view = Local::new(&world.machines[A]).look(&name("a/x")).unwrap().unwrap();
     let needs = needs::needs(&view, &world.of_dataset(A, &name("a/x")));
     let words = |n: usize| needs[&view.snapshots[n].guid].iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(words(0), [format!("vector {} has yet to send it", id(2))]);
@@ -298,10 +301,10 @@ fn a_sync_is_the_same_through_the_wire_whoever_dials() {
         let pair = pair(1, "a/home/x", "b/home/x");
         let (sends, receives) = (rights("a/home", false, true), rights("b/home", true, false));
         let go = |cut: Option<u64>| match (cut, far_source, far_target) {
-            (Some(bytes), ..) => sync(&pair, &Wired(source, &sends), &Far(Local(target), bytes), &mut ()),
+            (Some(bytes), ..) => sync(&pair, &Wired(source, &sends), &Far(Local::new(target), bytes), &mut ()),
             (_, true, true) => sync(&pair, &Wired(source, &sends), &Wired(target, &receives), &mut ()),
-            (_, true, false) => sync(&pair, &Wired(source, &sends), &Local(target), &mut ()),
-            (_, false, _) => sync(&pair, &Local(source), &Wired(target, &receives), &mut ()),
+            (_, true, false) => sync(&pair, &Wired(source, &sends), &Local::new(target), &mut ()),
+            (_, false, _) => sync(&pair, &Local::new(source), &Wired(target, &receives), &mut ()),
         };
         for step in 0..3u8 {
             source.write(&name("a/home/x"), &format!("f{step}"), Some(&[step; 200])).unwrap();
@@ -334,7 +337,7 @@ fn both_ends_change_places_and_nothing_is_lost() {
         |world: &World, machine: usize, dataset: &str| world.machines[machine].content(&name(dataset)).unwrap();
     // Not in any point yet: the last one has it.
     write(&world, A, "a/x", "late");
-    role::turn(&there, &Local(&world.machines[A]), &Local(&world.machines[B]), &mut ()).unwrap();
+    role::turn(&there, &Local::new(&world.machines[A]), &Local::new(&world.machines[B]), &mut ()).unwrap();
     assert_eq!((primary(&world, A, "a/x"), primary(&world, B, "b/x")), (Some(false), Some(true)));
     assert_eq!(content(&world, A, "a/x"), content(&world, B, "b/x"));
     assert_eq!(world.machines[A].property(&name("a/x"), "readonly").unwrap().as_deref(), Some("on"));
@@ -342,13 +345,13 @@ fn both_ends_change_places_and_nothing_is_lost() {
 
     write(&world, B, "b/x", "on-b");
     world.machines[B].snapshot(&[name("b/x")], &"9000000001".parse().unwrap(), &UserProperties::new()).unwrap();
-    sync(&back, &Local(&world.machines[B]), &Local(&world.machines[A]), &mut ()).unwrap();
-    role::turn(&back, &Local(&world.machines[B]), &Local(&world.machines[A]), &mut ()).unwrap();
+    sync(&back, &Local::new(&world.machines[B]), &Local::new(&world.machines[A]), &mut ()).unwrap();
+    role::turn(&back, &Local::new(&world.machines[B]), &Local::new(&world.machines[A]), &mut ()).unwrap();
     assert_eq!((primary(&world, A, "a/x"), primary(&world, B, "b/x")), (Some(true), Some(false)));
     assert_eq!(world.machines[A].property(&name("a/x"), "readonly").unwrap(), None);
     write(&world, A, "a/x", "on-a");
     world.machines[A].snapshot(&[name("a/x")], &"9000000002".parse().unwrap(), &UserProperties::new()).unwrap();
-    sync(&there, &Local(&world.machines[A]), &Local(&world.machines[B]), &mut ()).unwrap();
+    sync(&there, &Local::new(&world.machines[A]), &Local::new(&world.machines[B]), &mut ()).unwrap();
     assert_eq!(content(&world, A, "a/x"), content(&world, B, "b/x"));
     assert!(content(&world, B, "b/x").keys().any(|file| file == "on-b"), "what was written meanwhile");
     world.now += 1;
@@ -363,7 +366,7 @@ fn a_turn_that_breaks_off_is_finished_by_the_next() {
             world.machines[A].write(&name("a/x"), "late", Some(b"late")).unwrap();
             let fuse = Fuse::after(calls, blows);
             let (pair, source, target) = world.ends(0, &fuse);
-            let broken = role::turn(pair, &Local(&source), &Local(&target), &mut ());
+            let broken = role::turn(pair, &Local::new(&source), &Local::new(&target), &mut ());
             let primary = |machine: usize, dataset: &str| {
                 world.machines[machine].dataset(&name(dataset)).unwrap().unwrap().primary
             };
@@ -375,7 +378,7 @@ fn a_turn_that_breaks_off_is_finished_by_the_next() {
                 break;
             }
             let (pair, source, target) = world.ends(0, &Fuse::none());
-            role::turn(pair, &Local(&source), &Local(&target), &mut ()).unwrap();
+            role::turn(pair, &Local::new(&source), &Local::new(&target), &mut ()).unwrap();
             assert_eq!((primary(A, "a/x"), primary(B, "b/x")), (Some(false), Some(true)), "{blows:?} at call {calls}");
             let content = |machine: usize, dataset: &str| world.machines[machine].content(&name(dataset)).unwrap();
             assert_eq!(content(A, "a/x"), content(B, "b/x"));
@@ -403,7 +406,7 @@ fn what_may_be_a_replica_does_not_step_down_unless_somebody_says_that_it_is_none
 #[test]
 fn how_far_a_target_is_behind() {
     let mut world = World::new();
-    let lag = |world: &World| lag::of(&world.vectors[0].0, &Local(&world.machines[A])).unwrap();
+    let lag = |world: &World| lag::of(&world.vectors[0].0, &Local::new(&world.machines[A])).unwrap();
     assert_eq!(lag(&world), Lag::default(), "nothing was taken yet");
     world.point();
     assert_eq!(lag(&world).points, 1);
@@ -489,7 +492,7 @@ fn a_key_does_what_it_is_for_and_nothing_else() {
     wired.step_down(&name("a/other/y"), &own).unwrap();
 
     // Anything else is no request.
-    let session = Session { zfs, own: id(1).device, rights: &receives };
+    let session = Session { zfs, root: None, own: id(1).device, rights: &receives };
     for command in ["", "id", "zfs destroy -r a", "{\"destroy\":{\"dataset\":\"a/other/y\"}}", "{\"look\":{}}"] {
         let (mut output, mut errors) = (Vec::new(), Vec::new());
         assert!(!session.run(command, &mut std::io::empty(), &mut output, &mut errors), "{command}");
@@ -497,4 +500,24 @@ fn a_key_does_what_it_is_for_and_nothing_else() {
     }
     let huge = format!("{{\"look\":{{\"dataset\":\"{}\"}}}}", "x".repeat(1 << 20));
     assert!(!session.run(&huge, &mut std::io::empty(), &mut Vec::new(), &mut Vec::new()));
+}
+
+#[test]
+fn an_older_agent_is_answered_as_it_asks() {
+    let zfs = &ModelDatasets::new(1, &["b"]);
+    let dataset = name("b/agents/x");
+    zfs.create(&dataset).unwrap();
+    zfs.snapshot(std::slice::from_ref(&dataset), &"1001".parse().unwrap(), &UserProperties::new()).unwrap();
+    let newest = zfs.snapshots(&dataset).unwrap().pop().unwrap().guid;
+    let receives = rights("b/agents", true, false);
+    let session = Session { zfs, root: None, own: id(1).device, rights: &receives };
+    let ask = |request: String| {
+        let mut output = Vec::new();
+        assert!(session.run(&request, &mut std::io::empty(), &mut output, &mut Vec::new()), "{request}");
+        String::from_utf8(output).unwrap()
+    };
+    let old = ask(format!("{{\"digest\":{{\"dataset\":\"{dataset}\",\"guid\":{newest}}}}}"));
+    assert!(old.starts_with("{\"digests\":[[\"\",\""), "{old}");
+    let new = ask(format!("{{\"prove\":{{\"dataset\":\"{dataset}\",\"guid\":{newest},\"whole\":false}}}}"));
+    assert!(new.starts_with("{\"proven\":{\"digests\":[[\"\",\"") && new.contains("\"data\":"), "{new}");
 }

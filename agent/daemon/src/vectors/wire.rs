@@ -47,9 +47,16 @@ pub(super) enum Request {
     Abort {
         dataset: String,
     },
+    /// Of all that is in the snapshot: what an agent asks for that does not know [`Request::Prove`].
     Digest {
         dataset: String,
         guid: u64,
+    },
+    /// Digests for a proof, where less may be read unless all is wanted.
+    Prove {
+        dataset: String,
+        guid: u64,
+        whole: bool,
     },
     StepDown {
         dataset: String,
@@ -99,6 +106,12 @@ pub(super) enum Answer {
     View(Option<ViewText>),
     /// Paths in hexadecimal digits (a path may be any bytes), and their digests.
     Digests(Vec<(String, String)>),
+    /// Such digests, and how many bytes were read for them, of how many.
+    Proven {
+        digests: Vec<(String, String)>,
+        read: u64,
+        data: u64,
+    },
     Failed(Fault),
 }
 

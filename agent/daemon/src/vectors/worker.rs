@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use siris_zfs::{Datasets, Refusal, Snapshot};
 
+use super::digest::{Amount, Scope};
 use super::end::{End, EndError, Local};
 use super::keys;
 use super::lag::{self, Lag};
@@ -73,6 +74,10 @@ pub enum Said {
         paths: u64,
         /// Some of those that differ, for people; none where the replica is what it should be.
         differing: Vec<String>,
+        /// Bytes that this machine has read for it, of how many.
+        here: Option<(u64, u64)>,
+        /// And the other one; absent where it does not say.
+        there: Option<(u64, u64)>,
     },
     /// The target is the primary now; nothing but the record is left to be turned.
     Turned,
@@ -175,17 +180,12 @@ fn limits(root: &Root, number: u64) -> Limits {
 }
 
 /// Compares what both ends have in the newest snapshot that they share. Says whether they are the same.
-pub fn verify(root: &Root, zfs: &dyn Datasets, number: u64, out: &mut dyn Write) -> bool {
+pub fn verify(root: &Root, zfs: &dyn Datasets, number: u64, scope: Scope, out: &mut dyn Write) -> bool {
     let said = match begin(root, number) {
         Err(error) => Said::Failed { code: "sync-not-begun".to_owned(), text: crate::chain(&error) },
-        Ok(begun) => match begun.with_ends(root, zfs, |source, target| prove(&begun.pair, source, target)) {
+        Ok(begun) => match begun.with_ends(root, zfs, |source, target| prove(&begun.pair, source, target, scope)) {
             Err(error) => Said::Failed { code: error.code().to_owned(), text: crate::chain(&error) },
-            Ok(Proof { base, paths, digest, differing }) => Said::Compared {
-                base: base.label.to_string(),
-                digest,
-                paths: paths as u64,
-                differing: differing.iter().take(SHOWN).map(|path| path.display().to_string()).collect(),
-            },
+            Ok(proof) => begun.compared(proof),
         },
     };
     say(out, &said);
@@ -258,16 +258,33 @@ impl Begun {
         work: impl FnOnce(&dyn End, &dyn End) -> Result<T, SyncError>,
     ) -> Result<T, SyncError> {
         // A new one for each try: what was kept of a connection that broke is gone with it.
-        let (here, far) = (Local(zfs), self.far(root).map_err(SyncError::Target)?);
+        let (here, far) = (Local::keeping(zfs, root), self.far(root).map_err(SyncError::Target)?);
         match self.vector.direction {
             Direction::Push => work(&here, &*far),
             Direction::Pull => work(&*far, &here),
         }
     }
 
+    fn compared(&self, proof: Proof) -> Said {
+        let Proof { base, paths, digest, differing, source, target } = proof;
+        let (here, there) = match self.vector.direction {
+            Direction::Push => (source, target),
+            Direction::Pull => (target, source),
+        };
+        let amount = |amount: Amount| (amount.read, amount.data);
+        Said::Compared {
+            base: base.label.to_string(),
+            digest,
+            paths: paths as u64,
+            differing: differing.iter().take(SHOWN).map(|path| path.display().to_string()).collect(),
+            here: here.map(amount),
+            there: there.map(amount),
+        }
+    }
+
     fn lag(&self, root: &Root, zfs: &dyn Datasets) -> Result<Lag, SyncError> {
         match self.vector.direction {
-            Direction::Push => lag::of(&self.pair, &Local(zfs)),
+            Direction::Push => lag::of(&self.pair, &Local::new(zfs)),
             Direction::Pull => lag::of(&self.pair, &*self.far(root).map_err(SyncError::Source)?),
         }
     }
@@ -289,7 +306,7 @@ impl Begun {
         if !here_only {
             self.far(root)?.forget(there, &self.pair.id)?;
         }
-        Local(zfs).forget(here, &self.pair.id)
+        Local::new(zfs).forget(here, &self.pair.id)
     }
 }
 

@@ -12,7 +12,7 @@ pub struct Guid(u64);
 
 impl Guid {
     /// The guid with this number.
-    pub fn new(guid: u64) -> Self {
+    pub const fn new(guid: u64) -> Self {
         Guid(guid)
     }
 

@@ -26,7 +26,7 @@ fn what_a_target_has_beside_is_set_aside_and_the_vector_goes_on() {
         (
             |world| {
                 let zfs = &world.machines[A];
-                Local(zfs).forget(&name("a/x"), &id(1)).unwrap();
+                Local::new(zfs).forget(&name("a/x"), &id(1)).unwrap();
                 zfs.destroy_snapshots(&name("a/x"), &["1002".parse().unwrap()]).unwrap();
                 zfs.roll_back(&name("a/x")).unwrap();
             },
@@ -35,7 +35,7 @@ fn what_a_target_has_beside_is_set_aside_and_the_vector_goes_on() {
         (
             |world| {
                 let x = name("a/x");
-                Local(&world.machines[A]).forget(&x, &id(1)).unwrap();
+                Local::new(&world.machines[A]).forget(&x, &id(1)).unwrap();
                 world.machines[A].destroy_snapshots(&x, &["1001".parse().unwrap(), "1002".parse().unwrap()]).unwrap();
             },
             None,

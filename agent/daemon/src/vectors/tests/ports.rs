@@ -13,7 +13,7 @@ use siris_zfs::{
 use uuid::Uuid;
 
 use super::super::VectorId;
-use super::super::digest::Entry;
+use super::super::digest::{Amount, Digests, Scope};
 use super::super::end::{End, EndError, Local};
 use super::super::peer::{Rights, Session};
 use super::super::plan::View;
@@ -259,8 +259,8 @@ impl End for Far<'_> {
         if whole { Ok(()) } else { Err(ZfsError::Stream(io::Error::other("the link is cut")).into()) }
     }
 
-    fn digest(&self, dataset: &DatasetName, guid: Guid) -> Result<Vec<Entry>, EndError> {
-        self.0.digest(dataset, guid)
+    fn digest(&self, dataset: &DatasetName, guid: Guid, scope: Scope) -> Result<Digests, EndError> {
+        self.0.digest(dataset, guid, scope)
     }
 
     fn abort_receive(&self, dataset: &DatasetName) -> Result<(), EndError> {
@@ -282,7 +282,7 @@ pub(super) struct Wired<'a>(pub(super) &'a ModelDatasets, pub(super) &'a Rights)
 
 impl Wired<'_> {
     fn ask(&self, request: &Request, input: &mut dyn Read) -> Result<Answer, EndError> {
-        let session = Session { zfs: self.0, own: Uuid::from_u128(0xe), rights: self.1 };
+        let session = Session { zfs: self.0, root: None, own: Uuid::from_u128(0xe), rights: self.1 };
         let (mut output, mut errors) = (Vec::new(), Vec::new());
         session.run(&serde_json::to_string(request).unwrap(), input, &mut output, &mut errors);
         match serde_json::from_slice(&output).unwrap() {
@@ -314,7 +314,7 @@ impl End for Wired<'_> {
     }
 
     fn send(&self, dataset: &DatasetName, stream: &Stream) -> Result<Box<dyn Sending>, EndError> {
-        let session = Session { zfs: self.0, own: Uuid::from_u128(0xe), rights: self.1 };
+        let session = Session { zfs: self.0, root: None, own: Uuid::from_u128(0xe), rights: self.1 };
         let request = Request::Send { dataset: dataset.to_string(), stream: stream.into() };
         let (mut output, mut errors) = (Vec::new(), Vec::new());
         let request = serde_json::to_string(&request).unwrap();
@@ -339,10 +339,12 @@ impl End for Wired<'_> {
         self.ask(&Request::Receive { dataset: dataset.to_string() }, stream).map(drop)
     }
 
-    fn digest(&self, dataset: &DatasetName, guid: Guid) -> Result<Vec<Entry>, EndError> {
-        let request = Request::Digest { dataset: dataset.to_string(), guid: guid.as_u64() };
-        match self.ask(&request, &mut io::empty())? {
-            Answer::Digests(entries) => Ok(entries_in(entries)?),
+    fn digest(&self, dataset: &DatasetName, guid: Guid, scope: Scope) -> Result<Digests, EndError> {
+        let (dataset, guid, whole) = (dataset.to_string(), guid.as_u64(), scope == Scope::Whole);
+        match self.ask(&Request::Prove { dataset, guid, whole }, &mut io::empty())? {
+            Answer::Proven { digests, read, data } => {
+                Ok(Digests { entries: entries_in(digests)?, amount: Some(Amount { read, data }) })
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -363,7 +365,7 @@ impl End for Wired<'_> {
 }
 
 #[derive(Debug)]
-struct Bytes(io::Cursor<Vec<u8>>);
+pub(super) struct Bytes(pub(super) io::Cursor<Vec<u8>>);
 
 impl Read for Bytes {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

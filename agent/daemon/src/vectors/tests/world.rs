@@ -125,7 +125,7 @@ impl<Z: Machine> World<Z> {
 
     pub(super) fn sync(&self, vector: usize) -> Result<Snapshot, SyncError> {
         let (pair, source, target) = self.ends(vector, &Fuse::none());
-        sync(pair, &Local(&source), &Local(&target), &mut ())
+        sync(pair, &Local::new(&source), &Local::new(&target), &mut ())
     }
 
     pub(super) fn of_dataset(&self, machine: usize, dataset: &DatasetName) -> Vec<(VectorId, Side)> {
@@ -290,13 +290,13 @@ pub(super) fn run<Z: Machine>(mut world: World<Z>, ops: &[Op]) -> Result<(), Tes
             Op::Sync(vector) => world.expect(vector, world.sync(vector), false)?,
             Op::Cut(vector, bytes) => {
                 let (pair, source, target) = world.ends(vector, &Fuse::none());
-                let far = Far(Local(&target), u64::from(bytes) * world.machines[A].stretch() + 1);
-                world.expect(vector, sync(pair, &Local(&source), &far, &mut ()), true)?;
+                let far = Far(Local::new(&target), u64::from(bytes) * world.machines[A].stretch() + 1);
+                world.expect(vector, sync(pair, &Local::new(&source), &far, &mut ()), true)?;
             }
             Op::Fail(vector, calls, blows) => {
                 let fuse = Fuse::after(i64::from(calls), blows);
                 let (pair, source, target) = world.ends(vector, &fuse);
-                let ended = sync(pair, &Local(&source), &Local(&target), &mut ());
+                let ended = sync(pair, &Local::new(&source), &Local::new(&target), &mut ());
                 world.expect(vector, ended, fuse.has_blown())?;
             }
             Op::Prune(place, keep) => world.prune(place, u64::from(keep))?,
