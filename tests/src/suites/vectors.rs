@@ -1,6 +1,7 @@
 //! Vectors between boxes: real ZFS on both, and real SSH between them.
 
 mod broken;
+mod rsync;
 mod server;
 mod turned;
 
@@ -30,6 +31,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(broken::cases());
     cases.extend(turned::cases());
     cases.extend(server::cases());
+    cases.extend(rsync::cases());
     cases
 }
 
