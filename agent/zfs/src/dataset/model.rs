@@ -715,6 +715,11 @@ fn laid_out(content: &Content) -> io::Result<tempfile::TempDir> {
         std::fs::write(&path, bytes)?;
         std::fs::File::open(&path)?.set_modified(std::time::UNIX_EPOCH)?;
     }
+    for path in content.keys() {
+        for above in Path::new(path).ancestors().skip(1) {
+            std::fs::File::open(dir.path().join(above))?.set_modified(std::time::UNIX_EPOCH)?;
+        }
+    }
     std::fs::File::open(dir.path())?.set_modified(std::time::UNIX_EPOCH)?;
     Ok(dir)
 }

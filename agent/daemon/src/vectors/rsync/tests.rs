@@ -34,7 +34,11 @@ impl Shell for Frail {
     }
 
     fn carrier(&self) -> Vec<String> {
-        let cut = format!("shift; dd bs=4096 count={} status=none | bash -c \"$*\"", self.0);
+        let cut = format!(
+            // Ends when the command there does, as SSH.
+            "shift; exec 3<&0; bash -c \"$*\" < <(exec dd bs=4096 count={} status=none <&3)",
+            self.0
+        );
         ["bash", "-c", &cut, "carrier"].map(str::to_owned).to_vec()
     }
 }
@@ -405,9 +409,9 @@ fn a_directory_that_is_missing_or_empty_deletes_nothing() {
     assert_eq!((code(world.pull()).as_str(), kept()), ("source-empty", 1), "nothing but a mark is nothing");
     fs::remove_dir_all(world.there("")).unwrap();
     assert_eq!((code(world.pull()).as_str(), kept()), ("source-missing", 1));
-    fs::write(world.there(""), "a file").unwrap();
+    fs::write(world.beside(""), "a file").unwrap();
     assert_eq!((code(world.pull()).as_str(), kept()), ("source-missing", 1));
-    fs::remove_file(world.there("")).unwrap();
+    fs::remove_file(world.beside("")).unwrap();
 
     // Unmounted between the look and rsync.
     fs::create_dir(world.there("")).unwrap();
@@ -474,7 +478,7 @@ fn a_fetch_that_is_cut_or_misses_something_takes_no_point() {
     world.pull().unwrap();
     assert_eq!(world.zfs.content(&world.dataset).unwrap()["image"], noise(4 << 20, 1));
 
-    // A file whose time rsync cannot set is one that did not get through: here, one that is in the way of a directory.
+    // What did not get through is missed, whatever has changed.
     assert_eq!(code(world.mirror(Direction::Pull, &Failing(23)).sync(&mut ())), "partial-transfer");
     assert_eq!(world.zfs.snapshots(&world.dataset).unwrap().len(), 1);
     fs::write(world.there("more"), "more").unwrap();

@@ -60,7 +60,7 @@ settle() {
         up=${up%/*}
     done
     # As a mark that was being written has left it.
-    [ ! -f "$next/$mark.new" ] || rm -f -- "$next/$mark.new"
+    ! is_dir "$next" || [ "$(ls -A -- "$next")" != "$mark.new" ] || rm -f -- "$next/$mark.new"
     must_be_ours "$next"
     must_be_ours "$old"
     must_be_ours "$path"
