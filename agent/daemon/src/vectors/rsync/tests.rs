@@ -177,18 +177,19 @@ fn a_push_that_is_cut_leaves_the_copy_as_it_is_and_goes_on_in_the_file_it_was_cu
     world.point(200);
     let cut = world.mirror(Direction::Push, &Frail(256)).sync(&mut ());
     assert!(matches!(&cut, Err(SyncError::Mirror(error)) if error.passes()), "{cut:?}");
-    assert_eq!(fs::read(world.there("image")).unwrap(), old);
+    assert!(fs::read(world.there("image")).unwrap() == old);
     let partial = fs::read(world.beside(".partial").join("image")).unwrap();
     assert!((1 << 18..2 << 20).contains(&partial.len()), "{} bytes were kept", partial.len());
 
     // A newer one waits until that one is there, and what has arrived is not sent again, nor what was there before.
-    world.write("same", &noise(5000, 6));
+    // The model forgets times: what is other has another size.
+    world.write("same", &noise(5001, 6));
     world.point(300);
     let mut next = Counted::default();
     let sync = world.mirror(Direction::Push, &Frail(448)).sync(&mut next);
     assert_eq!(sync.unwrap().label.as_str(), "300");
-    assert_eq!(fs::read(world.there("image")).unwrap(), new);
-    assert_eq!(fs::read(world.there("same")).unwrap(), noise(5000, 6));
+    assert!(fs::read(world.there("image")).unwrap() == new);
+    assert!(fs::read(world.there("same")).unwrap() == noise(5001, 6));
     assert!(next.begun >= new.len() as u64 && next.passed >= new.len() as u64, "{next:?}");
     assert!(world.mirror(Direction::Push, &Here).verify().unwrap().differing.is_empty());
 }
