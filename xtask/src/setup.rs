@@ -15,6 +15,7 @@ const NEEDED: &[Tool] = &[
     Tool::Git,
     Tool::MkfsExt4,
     Tool::Mmdebstrap,
+    Tool::Rsync,
     Tool::Ssh,
     Tool::SshKeygen,
     Tool::Unshare,

@@ -173,7 +173,7 @@ pub trait Replication {
     fn remove_peer(&self, name: &str, options: Options<'_>) -> zbus::Result<()>;
     /// Machines that may dial this box.
     fn list_peers(&self) -> zbus::Result<Details>;
-    /// Makes a vector: `dataset`, `machine`, `direction`, `other`, `tier`. Returns its object.
+    /// Makes a vector: `dataset`, `machine`, `direction`, `other`, `tier`, `mode`, `path`. Returns its object.
     #[zbus(allow_interactive_auth)]
     fn add_vector(&self, vector: Options<'_>) -> zbus::Result<OwnedObjectPath>;
     /// Sets aside what a target's dataset has since its snapshot `back-to` (s), or all of it; the name it has then.
@@ -193,10 +193,13 @@ pub trait Vector {
     /// `push` or `pull`.
     #[zbus(property(emits_changed_signal = "const"))]
     fn direction(&self) -> zbus::Result<String>;
-    /// The dataset on the source.
+    /// `zfs` (streams) or `rsync` (a directory of a machine that need not have ZFS).
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn mode(&self) -> zbus::Result<String>;
+    /// The dataset on the source, or the directory.
     #[zbus(property(emits_changed_signal = "const"))]
     fn source(&self) -> zbus::Result<String>;
-    /// The dataset on the target.
+    /// The dataset on the target, or the directory.
     #[zbus(property(emits_changed_signal = "const"))]
     fn target(&self) -> zbus::Result<String>;
     /// `primary` or `secondary`.

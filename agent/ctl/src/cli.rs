@@ -223,7 +223,7 @@ pub enum MachineCommand {
         /// Its host key, as in a .pub file.
         #[arg(long)]
         host_key: Option<String>,
-        /// It has ZFS and SSH, and no agent. This box's key for it is printed, to be let in as root there; with it this box
+        /// It has SSH, and ZFS or rsync, and no agent. This box's key for it is printed, to be let in as root there; with it this box
         /// can do there what root can.
         #[arg(long, requires = "host_key", conflicts_with_all = ["via", "device", "send"])]
         server: bool,
@@ -286,6 +286,13 @@ pub enum VectorCommand {
         /// The dataset on the machine. Default: the same UUID below the machine's prefix.
         #[arg(long, value_name = "DATASET")]
         other: Option<String>,
+        /// With rsync, to this directory of the machine, which was added with --server and need not have ZFS; with --pull,
+        /// from it.
+        ///
+        /// Sent there, the newest recovery point takes the place of the one before when it is whole. Fetched, the dataset,
+        /// which has to be there, is made the same as the directory, and a recovery point is taken when that went well.
+        #[arg(long, value_name = "DIRECTORY", conflicts_with = "other")]
+        rsync: Option<String>,
         /// The replica is the second place to restore from.
         #[arg(long)]
         secondary: bool,
@@ -360,7 +367,7 @@ pub enum VectorCommand {
         /// The vector.
         vector: String,
     },
-    /// Takes back what one has marked on both ends, and forgets it. The replica stays.
+    /// Takes back what one has marked on both ends, and forgets it. The replica stays, and so does a copy made with rsync.
     Remove {
         /// The vector.
         vector: String,

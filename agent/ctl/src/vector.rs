@@ -21,6 +21,7 @@ struct VectorView {
     id: String,
     machine: String,
     direction: String,
+    mode: String,
     source: String,
     target: String,
     tier: String,
@@ -39,7 +40,7 @@ struct VectorView {
 /// Runs a command on the vectors.
 pub async fn run(connection: &Connection, command: VectorCommand) -> Result<(), Failure> {
     match command {
-        VectorCommand::Add { dataset, machine, pull, other, secondary } => {
+        VectorCommand::Add { dataset, machine, pull, other, rsync, secondary } => {
             let mut vector: Options<'_> = HashMap::from([
                 ("dataset", dataset.as_str().into()),
                 ("machine", machine.as_str().into()),
@@ -48,6 +49,9 @@ pub async fn run(connection: &Connection, command: VectorCommand) -> Result<(), 
             ]);
             if let Some(other) = &other {
                 vector.insert("other", other.as_str().into());
+            }
+            if let Some(path) = &rsync {
+                vector.extend([("mode", "rsync".into()), ("path", path.as_str().into())]);
             }
             let path = ReplicationProxy::new(connection).await?.add_vector(vector).await?;
             let made =
@@ -102,7 +106,12 @@ pub async fn run(connection: &Connection, command: VectorCommand) -> Result<(), 
         VectorCommand::Resume { vector } => Ok(find(connection, &vector).await?.resume().await?),
         VectorCommand::Remove { vector, here_only } => {
             let options: Options<'_> = HashMap::from([("here-only", here_only.into())]);
-            Ok(find(connection, &vector).await?.remove(options).await?)
+            let vector = the_one(connection, &vector).await?;
+            proxy(connection, &vector).await?.remove(options).await?;
+            if vector.mode == "rsync" && vector.direction == "push" {
+                return print(&format!("the copy in {} is left as it is\n", ends(&vector).1));
+            }
+            Ok(())
         }
     }
 }
@@ -172,6 +181,7 @@ fn details(vector: &VectorView, behind: &str) -> String {
         ("vector", vector.id.clone()),
         ("from", from),
         ("to", to),
+        ("mode", vector.mode.clone()),
         ("tier", vector.tier.clone()),
         ("priority", vector.priority.to_string()),
         ("limit", vector.limits.clone()),
@@ -231,6 +241,7 @@ async fn ask(connection: &Connection) -> Result<Vec<VectorView>, Failure> {
             id: take(&mut properties, "Id")?,
             machine: take(&mut properties, "Machine")?,
             direction: take(&mut properties, "Direction")?,
+            mode: take(&mut properties, "Mode")?,
             source: take(&mut properties, "Source")?,
             target: take(&mut properties, "Target")?,
             tier: take(&mut properties, "Tier")?,
@@ -289,12 +300,13 @@ fn table(all: &[VectorView]) -> String {
     if all.is_empty() {
         return "  There are no vectors.\n".to_owned();
     }
-    let mut rows = vec![["  VECTOR", "FROM", "TO", "STATE", "BOTH HAVE", "PROVEN TO"].map(str::to_owned).to_vec()];
+    let mut rows =
+        vec![["  VECTOR", "FROM", "TO", "MODE", "STATE", "BOTH HAVE", "PROVEN TO"].map(str::to_owned).to_vec()];
     rows.extend(all.iter().map(|v| {
         let (from, to) = ends(v);
         let number = v.id.rsplit_once('_').map_or("", |(_, number)| number);
         let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
-        vec![format!("  {number}"), from, to, v.state.clone(), or_dash(&v.base), or_dash(&v.proven_to)]
+        vec![format!("  {number}"), from, to, v.mode.clone(), v.state.clone(), or_dash(&v.base), or_dash(&v.proven_to)]
     }));
     let mut text = text::table(&rows, &[]);
     for vector in all.iter().filter(|vector| !vector.last_error.is_empty()) {
@@ -314,6 +326,7 @@ mod tests {
             id: text("0b2c7f3e-8a44-4f0e-9c57-1f1f2b1a6d55_3"),
             machine: text("vault"),
             direction: text("push"),
+            mode: text("zfs"),
             source: text("tank/home/agents/x"),
             target: text("vault/home/agents/x"),
             tier: text("primary"),
@@ -333,6 +346,7 @@ mod tests {
     #[test]
     fn what_is_sent_is_shown_with_what_is_left() {
         let text = details(&vector("syncing"), "1 point, 90 MiB, 1 h 0 min");
+        assert!(text.contains("mode        zfs\n"), "{text}");
         assert!(text.contains("to          vault:vault/home/agents/x\n"), "{text}");
         assert!(text.contains("sending     3.00 MiB sent, 1.00 MiB/s, 90.0 MiB left: 1 min 30 s\n"), "{text}");
         assert!(text.contains("proven to   -\n") && !text.contains("last error"), "{text}");

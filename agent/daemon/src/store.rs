@@ -21,7 +21,7 @@ use crate::root::Root;
 use crate::vectors::VectorId;
 use crate::vectors::limit::Limits;
 use crate::vectors::peer::Rights;
-use crate::vectors::record::{Direction, Machine, MachineKind, Name, Peer, Priority, Tier, Vector};
+use crate::vectors::record::{Direction, FarPath, Machine, MachineKind, Mode, Name, Peer, Priority, Tier, Vector};
 use crate::vectors::remote::Address;
 
 pub use dump::Dump;
@@ -53,6 +53,10 @@ const STEPS: &[&str] = &[
     ALTER TABLE vectors ADD COLUMN priority INTEGER NOT NULL DEFAULT 3;
     ALTER TABLE vectors ADD COLUMN limits TEXT NOT NULL DEFAULT '';
     CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+",
+    "
+    ALTER TABLE vectors ADD COLUMN mode TEXT NOT NULL DEFAULT 'zfs';
+    ALTER TABLE vectors ADD COLUMN path TEXT NOT NULL DEFAULT '';
 ",
 ];
 
@@ -245,8 +249,8 @@ impl Store {
     /// # Errors
     /// When they cannot be read.
     pub fn vectors(&self) -> Result<Vec<Vector>, StoreError> {
-        let sql = "SELECT number, machine, direction, source, target, tier, paused, proven, priority, limits \
-                   FROM vectors ORDER BY number";
+        let sql = "SELECT number, machine, direction, source, target, tier, paused, proven, priority, limits, \
+                   mode, path FROM vectors ORDER BY number";
         self.rows(sql, vector)
     }
 
@@ -264,7 +268,7 @@ impl Store {
     /// # Errors
     /// When there is one from that source to that target, or it cannot be written.
     pub fn add_vector(&self, vector: &Vector) -> Result<u64, StoreError> {
-        let Vector { machine, direction, source, target, tier, paused, .. } = vector;
+        let Vector { machine, direction, source, target, path, tier, paused, .. } = vector;
         let same = "SELECT number FROM vectors WHERE machine = ? AND direction = ? AND (source = ? OR target = ?)";
         let ends = params![machine.as_str(), direction.as_str(), source.as_str(), target.as_str()];
         let there = self.connection.query_row(same, ends, |row| row.get::<_, i64>(0)).optional();
@@ -272,8 +276,18 @@ impl Store {
             return Err(StoreError::Exists(format!("vector {number} with that source or target on machine {machine}")));
         }
         let added = self.connection.execute(
-            "INSERT INTO vectors (machine, direction, source, target, tier, paused) VALUES (?, ?, ?, ?, ?, ?)",
-            params![machine.as_str(), direction.as_str(), source.as_str(), target.as_str(), tier.as_str(), paused],
+            "INSERT INTO vectors (machine, direction, source, target, tier, paused, mode, path) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            params![
+                machine.as_str(),
+                direction.as_str(),
+                source.as_str(),
+                target.as_str(),
+                tier.as_str(),
+                paused,
+                vector.mode().as_str(),
+                path.as_ref().map_or("", FarPath::as_str)
+            ],
         );
         added.map_err(|error| self.fault(error))?;
         Ok(self.connection.last_insert_rowid().unsigned_abs())
@@ -406,7 +420,12 @@ fn vector(row: &Row<'_>) -> rusqlite::Result<Option<Vector>> {
     let priority = Priority::try_from(row.get::<_, i64>(8)?.unsigned_abs());
     let (Ok(priority), Some(limits)) = (priority, text(row, 9)?) else { return Ok(None) };
     let (paused, proven) = (row.get(6)?, row.get(7)?);
-    Ok(Some(Vector { number, machine, direction, source, target, tier, priority, limits, paused, proven }))
+    let path = match (text(row, 10)?, text(row, 11)?) {
+        (Some(Mode::Zfs), _) => None,
+        (Some(Mode::Rsync), Some(path)) => Some(path),
+        _ => return Ok(None),
+    };
+    Ok(Some(Vector { number, machine, direction, source, target, path, tier, priority, limits, paused, proven }))
 }
 
 impl Vector {
@@ -419,6 +438,7 @@ impl Vector {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vectors::record::stand_in;
 
     pub(super) fn root() -> (tempfile::TempDir, Root) {
         let dir = tempfile::tempdir().unwrap();
@@ -445,6 +465,7 @@ mod tests {
             direction: Direction::Push,
             source: format!("a/{dataset}").parse().unwrap(),
             target: format!("b/{dataset}").parse().unwrap(),
+            path: None,
             tier: Tier::Primary,
             priority: Priority::default(),
             limits: Limits::default(),
@@ -503,6 +524,37 @@ mod tests {
         drop(old);
         let vectors = Store::open(&root).unwrap().vectors().unwrap();
         assert_eq!(vectors, [Vector { number: 1, ..vector("m", "x") }]);
+    }
+
+    #[test]
+    fn a_directory_of_another_machine_is_kept_with_what_carries_the_data() {
+        let (_dir, root) = root();
+        let store = Store::open(&root).unwrap();
+        store.add_machine(&machine("m")).unwrap();
+        let path: FarPath = "/srv/backups/a b".parse().unwrap();
+        let mut kept = Vector { target: stand_in(&path), path: Some(path), ..vector("m", "x") };
+        kept.number = store.add_vector(&kept).unwrap();
+        assert_eq!(store.vector(kept.number).unwrap(), kept);
+        let other = Vector { source: "a/y".parse().unwrap(), ..kept.clone() };
+        assert!(matches!(store.add_vector(&other), Err(StoreError::Exists(_))), "two into one directory");
+        for unknown in ["mode = 'carrier-pigeon'", "path = 'nowhere'"] {
+            store.connection.execute(&format!("UPDATE vectors SET {unknown}"), []).unwrap();
+            assert!(matches!(store.vectors(), Err(StoreError::Row(_))), "{unknown}");
+            store.connection.execute("UPDATE vectors SET mode = 'rsync'", []).unwrap();
+        }
+    }
+
+    #[test]
+    fn records_of_this_version_are_read_by_the_one_before() {
+        let (_dir, root) = root();
+        let store = Store::open(&root).unwrap();
+        store.add_machine(&machine("m")).unwrap();
+        let path: FarPath = "/srv/x".parse().unwrap();
+        store.add_vector(&Vector { target: stand_in(&path), path: Some(path), ..vector("m", "x") }).unwrap();
+        // What it asks for, and takes for the name of a dataset.
+        let sql = "SELECT target FROM vectors";
+        let target: String = store.connection.query_row(sql, [], |row| row.get(0)).unwrap();
+        assert!(target.parse::<DatasetName>().is_ok(), "{target}");
     }
 
     #[test]

@@ -72,6 +72,7 @@ tools! {
     QemuImg = "qemu-img", "qemu-utils";
     QemuIo = "qemu-io", "qemu-utils";
     Rauc = "rauc", "rauc";
+    Rsync = "rsync", "rsync";
     Rustc = "rustc", "rustc";
     Ssh = "ssh", "openssh-client";
     SshKeygen = "ssh-keygen", "openssh-client";

@@ -7,6 +7,7 @@ mod cascade;
 mod digest;
 mod encrypted;
 mod property;
+mod rsync;
 mod server;
 mod turned;
 
@@ -42,6 +43,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(encrypted::cases());
     cases.extend(added::cases());
     cases.extend(property::cases());
+    cases.extend(rsync::cases());
     cases
 }
 

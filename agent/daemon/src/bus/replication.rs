@@ -19,7 +19,9 @@ use crate::vectors::aside;
 use crate::vectors::keys::{self, KeyError};
 use crate::vectors::limit::Limits;
 use crate::vectors::peer::Rights;
-use crate::vectors::record::{Direction, Machine, MachineKind, Name, Peer, Priority, Tier, Vector};
+use crate::vectors::record::{
+    Direction, FarPath, FarPathError, Machine, MachineKind, Mode, Name, Peer, Priority, Tier, Vector, stand_in,
+};
 use crate::vectors::remote::Address;
 
 /// The port of SSH.
@@ -288,20 +290,27 @@ impl ReplicationObject {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<OwnedObjectPath, Failure> {
         let asked = vector;
-        only(&asked, &["dataset", "machine", "direction", "other", "tier"])?;
+        only(&asked, &["dataset", "machine", "direction", "other", "tier", "mode", "path"])?;
         self.allowed(connection, &call).await?;
         let here = self.dataset(&needed::<String>(&asked, "dataset").map_err(as_vector)?)?;
         let machine: Name = needed(&asked, "machine").map_err(as_vector)?;
         let direction = wanted(&asked, "direction", Direction::Push)?;
         let tier = wanted(&asked, "tier", Tier::Primary)?;
+        let path = path(&asked)?;
         let other = text(&asked, "other")?.map(|other| other.parse::<DatasetName>()).transpose();
         let other = other.map_err(|error| Failure::new(ErrorCode::VectorRefused, format!("other: {error}")))?;
         let add = move |_: &Agent, store: Store| {
             let there = store.machine(machine.as_str()).map_err(|error| record_failure(&error))?;
             let own = here.as_str().rsplit('/').next().unwrap_or_default();
-            let other = match other {
-                Some(other) => other,
-                None => format!("{}/{own}", there.prefix)
+            if path.is_some() && there.kind != MachineKind::Server {
+                let text =
+                    format!("{machine} has an agent: its datasets are reached with mode zfs, and no directory is");
+                return Err(Failure::new(ErrorCode::VectorRefused, text));
+            }
+            let other = match (other, &path) {
+                (Some(other), _) => other,
+                (None, Some(path)) => stand_in(path),
+                (None, None) => format!("{}/{own}", there.prefix)
                     .parse()
                     .map_err(|error: siris_zfs::NameError| Failure::new(ErrorCode::VectorRefused, error.to_string()))?,
             };
@@ -311,8 +320,9 @@ impl ReplicationObject {
             };
             let proven = String::new();
             let (priority, limits) = (Priority::default(), Limits::default());
+            let (number, paused) = (0, false);
             let mut vector =
-                Vector { number: 0, machine, direction, source, target, tier, priority, limits, paused: false, proven };
+                Vector { number, machine, direction, source, target, path, tier, priority, limits, paused, proven };
             vector.number = store.add_vector(&vector).map_err(|error| match error {
                 StoreError::Exists(_) => Failure::new(ErrorCode::VectorRefused, error.to_string()),
                 other => record_failure(&other),
@@ -367,6 +377,24 @@ impl ReplicationObject {
                 ErrorCode::VectorRefused,
                 format!("{name} is not the dataset of an asset (POOL/home/agents/UUID)"),
             )),
+        }
+    }
+}
+
+/// The directory on the other machine, in mode rsync.
+fn path(options: &Options) -> Result<Option<FarPath>, Failure> {
+    let refused = |text: String| Failure::new(ErrorCode::VectorRefused, text);
+    match (wanted(options, "mode", Mode::Zfs)?, text(options, "path")?, text(options, "other")?) {
+        (Mode::Zfs, None, _) => Ok(None),
+        (Mode::Zfs, Some(_), _) => {
+            Err(refused("path goes with mode rsync; with mode zfs it is other, a dataset".to_owned()))
+        }
+        (Mode::Rsync, _, Some(_)) => {
+            Err(refused("other, a dataset, goes with mode zfs; with mode rsync it is path".to_owned()))
+        }
+        (Mode::Rsync, None, None) => Err(refused("mode rsync wants the path of a directory".to_owned())),
+        (Mode::Rsync, Some(path), None) => {
+            path.parse().map(Some).map_err(|error: FarPathError| refused(error.to_string()))
         }
     }
 }

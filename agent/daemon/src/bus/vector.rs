@@ -52,13 +52,18 @@ impl VectorObject {
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
+    fn mode(&self) -> fdo::Result<String> {
+        Ok(self.shown()?.vector.mode().as_str().to_owned())
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
     fn source(&self) -> fdo::Result<String> {
-        Ok(self.shown()?.vector.source.to_string())
+        Ok(self.shown()?.vector.ends().0.to_owned())
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
     fn target(&self) -> fdo::Result<String> {
-        Ok(self.shown()?.vector.target.to_string())
+        Ok(self.shown()?.vector.ends().1.to_owned())
     }
 
     #[zbus(property(emits_changed_signal = "const"))]

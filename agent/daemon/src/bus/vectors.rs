@@ -326,7 +326,7 @@ impl Vectors {
         number: u64,
         description: &str,
         arguments: Vec<&str>,
-        here: impl FnOnce(&Agent, &mut dyn std::io::Write) -> bool + Send + 'static,
+        here: impl FnOnce(&Agent, &mut (dyn std::io::Write + Send)) -> bool + Send + 'static,
     ) -> zbus::Result<mpsc::Receiver<Said>> {
         let (said, mouth) = std::io::pipe()?;
         if self.agent.root.is_machine() {
@@ -626,6 +626,7 @@ mod tests {
             direction: Direction::Push,
             source: dataset("tank/home/agents/x"),
             target: dataset("vault/home/agents/x"),
+            path: None,
             tier: Tier::Primary,
             priority: Priority::default(),
             limits: Limits::default(),

@@ -14,7 +14,7 @@ const NEWEST: f64 = 0.3;
 
 /// Keeps to a limit that `limits` gives, whenever it is asked.
 pub(super) struct Pace<'a> {
-    limits: Box<dyn FnMut() -> Limits + 'a>,
+    limits: Box<dyn FnMut() -> Limits + Send + 'a>,
     now: Rate,
     looked: Option<Instant>,
     /// When all that has passed may have passed.
@@ -22,7 +22,7 @@ pub(super) struct Pace<'a> {
 }
 
 impl<'a> Pace<'a> {
-    pub(super) fn new(limits: impl FnMut() -> Limits + 'a) -> Self {
+    pub(super) fn new(limits: impl FnMut() -> Limits + Send + 'a) -> Self {
         Pace { limits: Box::new(limits), now: Rate::Free, looked: None, due: Instant::now() }
     }
 
@@ -45,6 +45,12 @@ impl<'a> Pace<'a> {
             thread::sleep(wait.min(BURST));
             self.look();
         }
+    }
+
+    /// The rate that is to be kept to now.
+    pub(super) fn rate(&mut self) -> Rate {
+        self.look();
+        self.now
     }
 
     fn look(&mut self) {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use siris_ibu::digest::Sha256;
 use siris_zfs::DatasetName;
 use uuid::Uuid;
 
@@ -101,12 +102,61 @@ words! {
 }
 
 words! {
+    /// What carries the data.
+    Mode {
+        /// Streams of ZFS, between two that have it.
+        Zfs = "zfs",
+        /// The rsync program, to or from a directory of a machine that need not have ZFS.
+        Rsync = "rsync",
+    }
+}
+
+words! {
     /// What a replica is for.
     Tier {
         /// The first place to restore from.
         Primary = "primary",
         /// The second.
         Secondary = "secondary",
+    }
+}
+
+/// A text that is no directory's path.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not the path of a directory: from / on, without empty, . and .. parts, in up to {MAX} bytes", MAX = FarPath::MAX)]
+pub struct FarPathError(String);
+
+/// A directory on another machine: an absolute path with one spelling, without a slash at its end. Never `/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FarPath(String);
+
+impl FarPath {
+    /// The longest one, in bytes: what is put beside it has a longer name.
+    pub const MAX: usize = 3800;
+
+    /// The path as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for FarPath {
+    type Err = FarPathError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let fits = |part: &str| !part.is_empty() && part != "." && part != ".." && part.len() < 240;
+        match text.strip_prefix('/') {
+            Some(parts) if parts.split('/').all(fits) && text.len() <= FarPath::MAX && !text.contains('\0') => {
+                Ok(FarPath(text.to_owned()))
+            }
+            _ => Err(FarPathError(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for FarPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
     }
 }
 
@@ -177,10 +227,12 @@ pub struct Vector {
     pub machine: Name,
     /// Which way the data goes.
     pub direction: Direction,
-    /// The dataset on the source.
+    /// The dataset on the source; see [`Vector::ends`].
     pub source: DatasetName,
-    /// The dataset on the target.
+    /// The dataset on the target; see [`Vector::ends`].
     pub target: DatasetName,
+    /// The directory on the other machine that rsync fills or reads; `None` where both ends are ZFS.
+    pub path: Option<FarPath>,
     /// What the replica is for.
     pub tier: Tier,
     /// Who goes first where several wait.
@@ -191,4 +243,47 @@ pub struct Vector {
     pub paused: bool,
     /// The newest snapshot of which both ends were read and found the same; empty where none was.
     pub proven: String,
+}
+
+impl Vector {
+    /// What carries the data.
+    pub fn mode(&self) -> Mode {
+        if self.path.is_some() { Mode::Rsync } else { Mode::Zfs }
+    }
+
+    /// Source and target: a dataset each, or the directory of the other machine.
+    pub fn ends(&self) -> (&str, &str) {
+        let (source, target) = (self.source.as_str(), self.target.as_str());
+        match (&self.path, self.direction) {
+            (None, _) => (source, target),
+            (Some(path), Direction::Push) => (source, path.as_str()),
+            (Some(path), Direction::Pull) => (path.as_str(), target),
+        }
+    }
+}
+
+/// What stands for a directory where a dataset's name is kept: a name that no pool has. A release that does not know of
+/// directories finds no such dataset, and does nothing.
+pub fn stand_in(path: &FarPath) -> DatasetName {
+    format!("siris-no-pool/{}", Sha256::of(path.as_str().as_bytes()))
+        .parse()
+        .expect("letters, digits and a slash are a dataset's name")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_has_one_spelling() {
+        for good in ["/srv", "/srv/backups/a b", "/srv/it's\n$(x)*", "/srv/...", "/-"] {
+            assert_eq!(good.parse::<FarPath>().unwrap().as_str(), good);
+        }
+        for bad in ["", "/", "srv", "/srv/", "//srv", "/srv//a", "/srv/.", "/srv/../etc", "/..", "/a\0b", "~/x"] {
+            assert!(bad.parse::<FarPath>().is_err(), "{bad:?}");
+        }
+        assert!(format!("/{}", "x".repeat(240)).parse::<FarPath>().is_err(), "no room for what is put beside it");
+        let [one, other] = ["/srv/a", "/srv/b"].map(|path| stand_in(&path.parse().unwrap()));
+        assert_ne!(one, other);
+    }
 }

@@ -61,8 +61,8 @@ impl Ssh {
         Ok(Ssh { address, key: key.to_owned(), dir })
     }
 
-    /// Runs a command there, in the shell of who is let in; what SSH says goes to a log.
-    pub(super) fn run(&self, command: &str) -> Cmd {
+    /// The arguments up to the machine's name.
+    fn arguments(&self) -> Vec<String> {
         let option = |name: &str, value: String| ["-o".to_owned(), format!("{name}={value}")];
         let options = [
             option("BatchMode", "yes".to_owned()),
@@ -80,10 +80,30 @@ impl Ssh {
             option("ControlPersist", KEPT.to_string()),
         ];
         let (key, port) = (self.key.display().to_string(), self.address.port.to_string());
-        Cmd::new(Tool::Ssh)
-            .args(["-F", "none", "-T", "-x", "-a", "-i", &key, "-p", &port, "-l", "root"])
-            .args(options.iter().flatten())
-            .args(["--", &self.address.host, command])
+        let first = ["-F", "none", "-T", "-x", "-a", "-i", &key, "-p", &port, "-l", "root"].map(str::to_owned);
+        first.into_iter().chain(options.into_iter().flatten()).collect()
+    }
+}
+
+/// A shell on another machine.
+pub trait Shell: std::fmt::Debug + Send + Sync {
+    /// Runs a command in it.
+    fn run(&self, command: &str) -> Cmd;
+
+    /// The words of the program that reaches it, for those who add a name, which means nothing, and a command.
+    fn carrier(&self) -> Vec<String>;
+}
+
+impl Shell for Ssh {
+    fn run(&self, command: &str) -> Cmd {
+        Cmd::new(Tool::Ssh).args(self.arguments()).args(["--", &self.address.host, command])
+    }
+
+    fn carrier(&self) -> Vec<String> {
+        let mut words = vec![Tool::Ssh.program().to_owned()];
+        words.extend(self.arguments());
+        words.extend(["-o".to_owned(), format!("HostName={}", self.address.host)]);
+        words
     }
 }
 

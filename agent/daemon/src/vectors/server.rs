@@ -12,7 +12,7 @@ use super::VectorId;
 use super::digest::{Digests, Scope};
 use super::end::{End, EndError, Local};
 use super::plan::View;
-use super::remote::{Ssh, unreachable};
+use super::remote::{Shell, Ssh, unreachable};
 
 /// What SSH exits with when it did not get through; no command of ZFS's does.
 const NOT_THROUGH: i32 = 255;
@@ -33,7 +33,7 @@ impl RunsZfs for FarZfs {
 }
 
 /// A word that a shell takes as it is.
-fn quoted(word: &str) -> String {
+pub(super) fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
 }
 

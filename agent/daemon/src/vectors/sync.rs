@@ -7,7 +7,9 @@ use siris_zfs::{DatasetName, Guid, Refusal, Snapshot, SnapshotName, Stream, ZfsE
 
 use super::VectorId;
 use super::end::{End, EndError};
+use super::limit::Rate;
 use super::plan::{Obstacle, Step, View, plan};
+use super::rsync::MirrorError;
 
 /// Why a sync did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +54,9 @@ pub enum SyncError {
          again; or, to leave it as it was, take over on the source (sirisctl dataset take-over)"
     )]
     HalfTurned(#[source] Box<SyncError>),
+    /// One end is a directory that rsync fills or reads.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
     /// Somebody has stopped it.
     #[error("it was stopped")]
     Stopped,
@@ -67,6 +72,7 @@ impl SyncError {
             SyncError::Damaged(_) => "stream-damaged",
             SyncError::Sealed(..) => "replica-is-encrypted",
             SyncError::HalfTurned(_) => "half-turned",
+            SyncError::Mirror(error) => error.code(),
             SyncError::Stuck => "sync-stuck",
             SyncError::Stopped => "stopped",
         }
@@ -85,11 +91,15 @@ pub struct Pair {
 }
 
 /// What a sync tells on its way, and is told.
-pub trait Watch {
+pub trait Watch: Send {
     /// A stream begins; how many bytes it has is an estimate, and not always known.
     fn begins(&mut self, bytes: Option<u64>);
     /// So many bytes of it are on their way now. `false` stops it.
     fn passes(&mut self, bytes: u64) -> bool;
+    /// So many bytes have passed at the rate that was asked for. `false` stops it.
+    fn passed(&mut self, bytes: u64) -> bool;
+    /// How fast it may go now.
+    fn rate(&mut self) -> Rate;
 }
 
 /// Nobody watches.
@@ -98,6 +108,14 @@ impl Watch for () {
 
     fn passes(&mut self, _bytes: u64) -> bool {
         true
+    }
+
+    fn passed(&mut self, _bytes: u64) -> bool {
+        true
+    }
+
+    fn rate(&mut self) -> Rate {
+        Rate::Free
     }
 }
 

@@ -13,13 +13,14 @@ use super::digest::{Amount, Scope};
 use super::end::{End, EndError, Local};
 use super::keys;
 use super::lag::{self, Lag};
-use super::limit::Limits;
+use super::limit::{Limits, Rate};
 use super::pace::{Pace, Speed};
 use super::plan::Obstacle;
 use super::prove::{Proof, prove};
 use super::record::{Direction, MachineKind, Vector};
 use super::remote::{Remote, Ssh};
 use super::role;
+use super::rsync::{Mirror, MirrorError};
 use super::server::Server;
 use super::sync::{Pair, SyncError, Watch, sync};
 use crate::identity::{IdentityError, ensure_device_id};
@@ -114,7 +115,7 @@ const TRIES_DAMAGED: u32 = 3;
 const TOLD: Duration = Duration::from_secs(1);
 
 /// Syncs the vector, and says how it goes. Says whether it went well.
-pub fn run(root: &Root, zfs: &dyn Datasets, number: u64, out: &mut dyn Write) -> bool {
+pub fn run(root: &Root, zfs: &dyn Datasets, number: u64, out: &mut (dyn Write + Send)) -> bool {
     let mut teller = Teller::new(out, || limits(root, number));
     let ended = begin(root, number);
     let said = match ended {
@@ -144,7 +145,7 @@ pub fn forget(root: &Root, zfs: &dyn Datasets, number: u64, here_only: bool, out
 }
 
 /// Has both ends change places. Says whether they have.
-pub fn turn(root: &Root, zfs: &dyn Datasets, number: u64, out: &mut dyn Write) -> bool {
+pub fn turn(root: &Root, zfs: &dyn Datasets, number: u64, out: &mut (dyn Write + Send)) -> bool {
     let failed = |code: &str, text| Said::Failed { code: code.to_owned(), text };
     let mut teller = Teller::new(out, Limits::default);
     let said = match begin(root, number) {
@@ -183,7 +184,7 @@ fn limits(root: &Root, number: u64) -> Limits {
 pub fn verify(root: &Root, zfs: &dyn Datasets, number: u64, scope: Scope, out: &mut dyn Write) -> bool {
     let said = match begin(root, number) {
         Err(error) => Said::Failed { code: "sync-not-begun".to_owned(), text: crate::chain(&error) },
-        Ok(begun) => match begun.with_ends(root, zfs, |source, target| prove(&begun.pair, source, target, scope)) {
+        Ok(begun) => match begun.verify(root, zfs, scope) {
             Err(error) => Said::Failed { code: error.code().to_owned(), text: crate::chain(&error) },
             Ok(proof) => begun.compared(proof),
         },
@@ -208,7 +209,7 @@ fn begin(root: &Root, number: u64) -> Result<Begun, BeginError> {
 }
 
 impl Begun {
-    /// Tries until it went well, or failed of something that does not pass.
+    /// As [`patiently`], with both ends of ZFS.
     fn patiently<T>(
         &self,
         root: &Root,
@@ -216,39 +217,50 @@ impl Begun {
         teller: &mut Teller<'_>,
         work: impl Fn(&dyn End, &dyn End, &mut dyn Watch) -> Result<T, SyncError>,
     ) -> Result<T, SyncError> {
-        let (mut tries, mut pause) = (0, Duration::from_secs(1));
-        loop {
-            let before = teller.bytes;
-            let error = match self.with_ends(root, zfs, |source, target| work(source, target, &mut *teller)) {
-                Ok(done) => return Ok(done),
-                Err(error) => error,
-            };
-            let damaged = is_damaged(&error);
-            if teller.bytes > before && !damaged {
-                (tries, pause) = (0, Duration::from_secs(1));
-            }
-            tries += 1;
-            if !passes(&error) || tries > if damaged { TRIES_DAMAGED } else { TRIES } {
-                return Err(error);
-            }
-            say(teller.out, &Said::Again { text: crate::chain(&error), wait: pause.as_secs() });
-            thread::sleep(pause);
-            pause = (pause * 2).min(PAUSE_MAX);
-        }
+        patiently(teller, |teller| self.with_ends(root, zfs, |source, target| work(source, target, &mut *teller)))
     }
 
     fn sync(&self, root: &Root, zfs: &dyn Datasets, teller: &mut Teller<'_>) -> Result<Snapshot, SyncError> {
+        if self.vector.path.is_some() {
+            return patiently(teller, |teller| self.mirrored(root, zfs, |mirror| mirror.sync(teller)));
+        }
         self.patiently(root, zfs, teller, |source, target, watch| sync(&self.pair, source, target, watch))
     }
 
     /// First what can be sent while the source is written to: what does not fit is found out, and little is left for later.
     fn turn(&self, root: &Root, zfs: &dyn Datasets, teller: &mut Teller<'_>) -> Result<(), SyncError> {
+        if self.vector.path.is_some() {
+            return Err(MirrorError::NotTurned.into());
+        }
         match self.sync(root, zfs, teller) {
             // It comes to its own words.
             Err(SyncError::Obstacle(Obstacle::TargetIsPrimary(_) | Obstacle::NoPoints)) | Ok(_) => {}
             Err(error) => return Err(error),
         }
         self.patiently(root, zfs, teller, |source, target, watch| role::turn(&self.pair, source, target, watch))
+    }
+
+    fn verify(&self, root: &Root, zfs: &dyn Datasets, scope: Scope) -> Result<Proof, SyncError> {
+        if self.vector.path.is_some() {
+            return self.mirrored(root, zfs, |mirror| mirror.verify());
+        }
+        self.with_ends(root, zfs, |source, target| prove(&self.pair, source, target, scope))
+    }
+
+    /// Works on a vector whose other end is a directory.
+    fn mirrored<T>(
+        &self,
+        root: &Root,
+        zfs: &dyn Datasets,
+        work: impl FnOnce(&Mirror<'_>) -> Result<T, SyncError>,
+    ) -> Result<T, SyncError> {
+        let Some(path) = &self.vector.path else { return Err(SyncError::Stuck) };
+        let (direction, shell) = (self.vector.direction, self.ssh(root).map_err(MirrorError::from)?);
+        let dataset = match direction {
+            Direction::Push => &self.pair.source,
+            Direction::Pull => &self.pair.target,
+        };
+        work(&Mirror { id: self.pair.id, dataset, path, direction, zfs, shell: &shell })
     }
 
     fn with_ends<T>(
@@ -285,13 +297,18 @@ impl Begun {
     fn lag(&self, root: &Root, zfs: &dyn Datasets) -> Result<Lag, SyncError> {
         match self.vector.direction {
             Direction::Push => lag::of(&self.pair, &Local::new(zfs)),
+            Direction::Pull if self.vector.path.is_some() => Err(MirrorError::LagUnknown.into()),
             Direction::Pull => lag::of(&self.pair, &*self.far(root).map_err(SyncError::Source)?),
         }
     }
 
-    fn far(&self, root: &Root) -> Result<Box<dyn End>, EndError> {
+    fn ssh(&self, root: &Root) -> Result<Ssh, EndError> {
         let ssh = Ssh::new(self.machine.address.clone(), &keys::private(root, &self.machine.name));
-        let ssh = ssh.map_err(|error| EndError::Zfs(siris_zfs::ZfsError::Stream(error)))?;
+        ssh.map_err(|error| EndError::Zfs(siris_zfs::ZfsError::Stream(error)))
+    }
+
+    fn far(&self, root: &Root) -> Result<Box<dyn End>, EndError> {
+        let ssh = self.ssh(root)?;
         Ok(match self.machine.kind {
             MachineKind::Device => Box::new(Remote::new(ssh)),
             MachineKind::Server => Box::new(Server::new(ssh)),
@@ -303,10 +320,39 @@ impl Begun {
             Direction::Push => (&self.pair.source, &self.pair.target),
             Direction::Pull => (&self.pair.target, &self.pair.source),
         };
+        if self.vector.path.is_some() {
+            return Mirror::forget(zfs, here, &self.pair.id);
+        }
         if !here_only {
             self.far(root)?.forget(there, &self.pair.id)?;
         }
         Local::new(zfs).forget(here, &self.pair.id)
+    }
+}
+
+/// Tries until it went well, or failed of something that does not pass.
+fn patiently<T>(
+    teller: &mut Teller<'_>,
+    work: impl Fn(&mut Teller<'_>) -> Result<T, SyncError>,
+) -> Result<T, SyncError> {
+    let (mut tries, mut pause) = (0, Duration::from_secs(1));
+    loop {
+        let before = teller.bytes;
+        let error = match work(teller) {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        let damaged = is_damaged(&error);
+        if teller.bytes > before && !damaged {
+            (tries, pause) = (0, Duration::from_secs(1));
+        }
+        tries += 1;
+        if !passes(&error) || tries > if damaged { TRIES_DAMAGED } else { TRIES } {
+            return Err(error);
+        }
+        say(teller.out, &Said::Again { text: crate::chain(&error), wait: pause.as_secs() });
+        thread::sleep(pause);
+        pause = (pause * 2).min(PAUSE_MAX);
     }
 }
 
@@ -318,6 +364,7 @@ fn passes(error: &SyncError) -> bool {
         SyncError::Both { target_failed, .. } => of_end(target_failed),
         SyncError::Damaged(_) => true,
         SyncError::HalfTurned(error) => passes(error),
+        SyncError::Mirror(error) => error.passes(),
         SyncError::Obstacle(_) | SyncError::Stuck | SyncError::Stopped | SyncError::Sealed(..) => false,
     }
 }
@@ -339,7 +386,7 @@ fn say(out: &mut dyn Write, said: &Said) -> bool {
 
 /// Tells how a sync goes, and keeps it to its limit.
 struct Teller<'a> {
-    out: &'a mut dyn Write,
+    out: &'a mut (dyn Write + Send),
     bytes: u64,
     /// Of the stream under way; what has left of it goes off.
     remaining: u64,
@@ -351,7 +398,7 @@ struct Teller<'a> {
 }
 
 impl<'a> Teller<'a> {
-    fn new(out: &'a mut dyn Write, limits: impl FnMut() -> Limits + 'a) -> Self {
+    fn new(out: &'a mut (dyn Write + Send), limits: impl FnMut() -> Limits + Send + 'a) -> Self {
         let (pace, speed) = (Pace::new(limits), Speed::new());
         Teller { out, bytes: 0, remaining: 0, told: Instant::now(), pace, speed, held: false }
     }
@@ -367,6 +414,10 @@ impl Watch for Teller<'_> {
             self.held = true;
             return false;
         }
+        self.passed(bytes)
+    }
+
+    fn passed(&mut self, bytes: u64) -> bool {
         self.bytes += bytes;
         self.remaining = self.remaining.saturating_sub(bytes);
         self.speed.add(bytes);
@@ -376,5 +427,11 @@ impl Watch for Teller<'_> {
         self.told = Instant::now();
         // Nobody listens any more: an agent that was started anew starts its syncs anew too.
         say(self.out, &Said::Sent { bytes: self.bytes, rate: self.speed.take(), remaining: self.remaining })
+    }
+
+    fn rate(&mut self) -> Rate {
+        let rate = self.pace.rate();
+        self.held = rate == Rate::Stop;
+        rate
     }
 }

@@ -240,6 +240,24 @@ pub trait Datasets: Send + Sync + std::fmt::Debug {
         look: &mut (dyn FnMut(&Path) -> io::Result<()> + Send),
     ) -> Result<(), ZfsError>;
 
+    /// Shows what is in a file system, as a directory that is there and can be written to for as long as `work` runs. What
+    /// is mounted in it elsewhere is not, and who reads there leaves no trace.
+    ///
+    /// # Errors
+    /// As [`Datasets::show`], and when the dataset is read-only.
+    fn open(
+        &self,
+        dataset: &DatasetName,
+        work: &mut (dyn FnMut(&Path) -> io::Result<()> + Send),
+    ) -> Result<(), ZfsError>;
+
+    /// Whether a file system is other than its newest snapshot, also by what is still on its way to the disks; `true` where
+    /// there is no snapshot.
+    ///
+    /// # Errors
+    /// As [`Datasets::snapshots`].
+    fn is_changed(&self, dataset: &DatasetName) -> Result<bool, ZfsError>;
+
     /// Gives up what a receive that broke off has left. Nothing left is no error.
     ///
     /// # Errors

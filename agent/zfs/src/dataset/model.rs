@@ -699,19 +699,34 @@ impl Datasets for ModelDatasets {
         look: &mut (dyn FnMut(&Path) -> io::Result<()> + Send),
     ) -> Result<(), ZfsError> {
         let content = self.content_at(snapshot)?;
-        let mut write = || -> io::Result<()> {
-            let dir = tempfile::tempdir()?;
-            for (path, bytes) in &content {
-                let path = dir.path().join(path);
-                path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-                std::fs::write(&path, bytes)?;
-                // The time of writing is none of the content.
-                std::fs::File::open(&path)?.set_modified(std::time::UNIX_EPOCH)?;
-            }
-            std::fs::File::open(dir.path())?.set_modified(std::time::UNIX_EPOCH)?;
-            look(dir.path())
+        let shown = laid_out(&content).and_then(|dir| look(dir.path()));
+        shown.map_err(|source| ZfsError::Show { snapshot: snapshot.to_string(), source })
+    }
+
+    fn open(
+        &self,
+        dataset: &DatasetName,
+        work: &mut (dyn FnMut(&Path) -> io::Result<()> + Send),
+    ) -> Result<(), ZfsError> {
+        let content = self.lock().set(dataset)?.content.clone();
+        let mut opened = || {
+            let dir = laid_out(&content)?;
+            let worked = work(dir.path());
+            // What was written stays written, however it ended.
+            let mut now = Content::new();
+            read_back(dir.path(), "", &mut now)?;
+            Ok((now, worked))
         };
-        write().map_err(|source| ZfsError::Show { snapshot: snapshot.to_string(), source })
+        let fault = |source| ZfsError::Show { snapshot: dataset.to_string(), source };
+        let (now, worked) = opened().map_err(fault)?;
+        self.lock().set_mut(dataset)?.content = now;
+        worked.map_err(fault)
+    }
+
+    fn is_changed(&self, dataset: &DatasetName) -> Result<bool, ZfsError> {
+        let state = self.lock();
+        let set = state.set(dataset)?;
+        Ok(set.snaps.last().is_none_or(|newest| *newest.content != set.content))
     }
 
     fn abort_receive(&self, dataset: &DatasetName) -> Result<(), ZfsError> {
@@ -722,6 +737,39 @@ impl Datasets for ModelDatasets {
         }
         Ok(())
     }
+}
+
+/// Writes a content to a directory that lives as long as what is returned. The time of writing is none of the content.
+fn laid_out(content: &Content) -> io::Result<tempfile::TempDir> {
+    let dir = tempfile::tempdir()?;
+    for (path, bytes) in content {
+        let path = dir.path().join(path);
+        path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+        std::fs::write(&path, bytes)?;
+        std::fs::File::open(&path)?.set_modified(std::time::UNIX_EPOCH)?;
+    }
+    for path in content.keys() {
+        for above in Path::new(path).ancestors().skip(1) {
+            std::fs::File::open(dir.path().join(above))?.set_modified(std::time::UNIX_EPOCH)?;
+        }
+    }
+    std::fs::File::open(dir.path())?.set_modified(std::time::UNIX_EPOCH)?;
+    Ok(dir)
+}
+
+/// The files below a directory; what is no file is left out.
+fn read_back(dir: &Path, below: &str, into: &mut Content) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = format!("{below}{}", entry.file_name().to_string_lossy());
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            read_back(&entry.path(), &format!("{name}/"), into)?;
+        } else if kind.is_file() {
+            into.insert(name, std::fs::read(entry.path())?);
+        }
+    }
+    Ok(())
 }
 
 #[derive(Debug)]

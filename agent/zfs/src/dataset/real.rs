@@ -123,6 +123,34 @@ fn send_arguments(stream: &Stream) -> Vec<String> {
     }
 }
 
+/// Mounts a file system or a snapshot for as long as `look` runs.
+fn mounted(
+    who: &dyn RunsZfs,
+    name: String,
+    flags: MsFlags,
+    look: &mut (dyn FnMut(&Path) -> io::Result<()> + Send),
+) -> Result<(), ZfsError> {
+    if !who.is_here() {
+        let source = io::Error::new(io::ErrorKind::Unsupported, "it is on a machine without an agent");
+        return Err(ZfsError::Show { snapshot: name, source });
+    }
+    let dir = tempfile::Builder::new().prefix("siris-snapshot-").tempdir().map_err(ZfsError::Stream)?;
+    let shown = std::thread::scope(|scope| {
+        // In a mount namespace of the thread's own: whatever ends the process, nothing stays mounted.
+        let thread = scope.spawn(|| -> io::Result<()> {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+            let quiet = flags | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+            mount(Some(name.as_str()), dir.path(), Some("zfs"), quiet, None::<&str>)?;
+            let looked = look(dir.path());
+            umount2(dir.path(), MntFlags::MNT_DETACH)?;
+            looked
+        });
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("panicked")))
+    });
+    shown.map_err(|source| ZfsError::Show { snapshot: name, source })
+}
+
 impl<R: RunsZfs> Datasets for R {
     fn datasets(&self, pools: &[PoolName]) -> Result<Vec<Dataset>, ZfsError> {
         // Without a name the tool lists what is there, and says so with an error where that is nothing.
@@ -312,26 +340,27 @@ impl<R: RunsZfs> Datasets for R {
         snapshot: &SnapshotName,
         look: &mut (dyn FnMut(&Path) -> io::Result<()> + Send),
     ) -> Result<(), ZfsError> {
-        if !self.is_here() {
-            let source = io::Error::new(io::ErrorKind::Unsupported, "it is on a machine without an agent");
-            return Err(ZfsError::Show { snapshot: snapshot.to_string(), source });
+        mounted(self, snapshot.to_string(), MsFlags::MS_RDONLY, look)
+    }
+
+    fn open(
+        &self,
+        dataset: &DatasetName,
+        work: &mut (dyn FnMut(&Path) -> io::Result<()> + Send),
+    ) -> Result<(), ZfsError> {
+        mounted(self, dataset.to_string(), MsFlags::MS_NOATIME, work)
+    }
+
+    fn is_changed(&self, dataset: &DatasetName) -> Result<bool, ZfsError> {
+        if self.is_here() {
+            // What it says counts what is on the disks.
+            Cmd::new(Tool::Zpool).args(["sync", dataset.pool_name().as_str()]).run()?;
         }
-        let dir = tempfile::Builder::new().prefix("siris-snapshot-").tempdir().map_err(ZfsError::Stream)?;
-        let name = snapshot.to_string();
-        let shown = std::thread::scope(|scope| {
-            // In a mount namespace of the thread's own: whatever ends the process, nothing stays mounted.
-            let thread = scope.spawn(|| -> io::Result<()> {
-                unshare(CloneFlags::CLONE_NEWNS)?;
-                mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
-                let quiet = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-                mount(Some(name.as_str()), dir.path(), Some("zfs"), quiet, None::<&str>)?;
-                let looked = look(dir.path());
-                umount2(dir.path(), MntFlags::MNT_DETACH)?;
-                looked
-            });
-            thread.join().unwrap_or_else(|_| Err(io::Error::other("panicked")))
-        });
-        shown.map_err(|source| ZfsError::Show { snapshot: name, source })
+        if self.snapshots(dataset)?.is_empty() {
+            return Ok(true);
+        }
+        let written = self.property(dataset, "written")?;
+        Ok(written.as_deref() != Some("0"))
     }
 
     fn abort_receive(&self, dataset: &DatasetName) -> Result<(), ZfsError> {

@@ -65,6 +65,14 @@ impl Datasets for Live {
         )
     }
 
+    fn open(
+        &self,
+        dataset: &DatasetName,
+        work: &mut (dyn FnMut(&Path) -> io::Result<()> + Send),
+    ) -> Result<(), ZfsError> {
+        self.zfs.open(dataset, work)
+    }
+
     fn leads_to(&self, token: &str) -> Option<Guid> {
         self.zfs.leads_to(token)
     }
@@ -81,6 +89,7 @@ impl Datasets for Live {
         set_property(dataset: &DatasetName, name: &str, value: Option<&str>) -> ();
         mount(dataset: &DatasetName) -> ();
         unmount(dataset: &DatasetName) -> ();
+        is_changed(dataset: &DatasetName) -> bool;
         snapshot(datasets: &[DatasetName], label: &Label, properties: &UserProperties) -> ();
         bookmark(snapshot: &SnapshotName, label: &Label) -> ();
         destroy_bookmark(dataset: &DatasetName, label: &Label) -> ();

@@ -120,6 +120,14 @@ impl Datasets for Fused<'_> {
         self.0.show(snapshot, look)
     }
 
+    fn open(
+        &self,
+        dataset: &DatasetName,
+        work: &mut (dyn FnMut(&Path) -> io::Result<()> + Send),
+    ) -> Result<(), ZfsError> {
+        self.0.open(dataset, work)
+    }
+
     fn leads_to(&self, token: &str) -> Option<Guid> {
         self.0.leads_to(token)
     }
@@ -136,6 +144,7 @@ impl Datasets for Fused<'_> {
         set_property(dataset: &DatasetName, name: &str, value: Option<&str>) -> ();
         mount(dataset: &DatasetName) -> ();
         unmount(dataset: &DatasetName) -> ();
+        is_changed(dataset: &DatasetName) -> bool;
         snapshot(datasets: &[DatasetName], label: &Label, properties: &UserProperties) -> ();
         bookmark(snapshot: &SnapshotName, label: &Label) -> ();
         destroy_bookmark(dataset: &DatasetName, label: &Label) -> ();
@@ -178,6 +187,14 @@ impl Datasets for Mutated<'_> {
         self.0.show(snapshot, look)
     }
 
+    fn open(
+        &self,
+        dataset: &DatasetName,
+        work: &mut (dyn FnMut(&Path) -> io::Result<()> + Send),
+    ) -> Result<(), ZfsError> {
+        self.0.open(dataset, work)
+    }
+
     fn leads_to(&self, token: &str) -> Option<Guid> {
         self.0.leads_to(token)
     }
@@ -190,6 +207,7 @@ impl Datasets for Mutated<'_> {
         set_property(dataset: &DatasetName, name: &str, value: Option<&str>) -> ();
         mount(dataset: &DatasetName) -> ();
         unmount(dataset: &DatasetName) -> ();
+        is_changed(dataset: &DatasetName) -> bool;
         snapshot(datasets: &[DatasetName], label: &Label, properties: &UserProperties) -> ();
         bookmark(snapshot: &SnapshotName, label: &Label) -> ();
         destroy_bookmark(dataset: &DatasetName, label: &Label) -> ();
