@@ -30,7 +30,10 @@ pub fn target() -> String {
 }
 
 /// Makes another box out of one that comes from the same snapshot as others.
-fn renew(vm: &Vm<'_>) -> Result<()> {
+///
+/// # Errors
+/// When it cannot be made.
+pub fn renew(vm: &Vm<'_>) -> Result<()> {
     vm.guest.ok(
         "cat /proc/sys/kernel/random/uuid > /var/lib/siris/device-id && rm /var/lib/ssh/ssh_host_ed25519_key* && \
          /usr/libexec/siris/siris-agent ssh-host-keys && systemctl restart siris-agent && systemctl reload ssh",

@@ -173,7 +173,7 @@ pub trait Replication {
     fn remove_peer(&self, name: &str, options: Options<'_>) -> zbus::Result<()>;
     /// Machines that may dial this box.
     fn list_peers(&self) -> zbus::Result<Details>;
-    /// Makes a vector: `dataset`, `machine`, `direction`, `other`, `tier`, `mode`, `path`. Returns its object.
+    /// Makes a vector: `dataset`, `machine`, `from`, `direction`, `other`, `tier`, `mode`, `path`. Returns its object.
     #[zbus(allow_interactive_auth)]
     fn add_vector(&self, vector: Options<'_>) -> zbus::Result<OwnedObjectPath>;
     /// Sets aside what a target's dataset has since its snapshot `back-to` (s), or all of it; the name it has then.
@@ -190,9 +190,12 @@ pub trait Vector {
     /// The other machine.
     #[zbus(property(emits_changed_signal = "const"))]
     fn machine(&self) -> zbus::Result<String>;
-    /// `push` or `pull`.
+    /// `push`, `pull` or `relay`.
     #[zbus(property(emits_changed_signal = "const"))]
     fn direction(&self) -> zbus::Result<String>;
+    /// Of a relay, the machine that the data comes from.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn from(&self) -> zbus::Result<String>;
     /// `zfs` (streams) or `rsync` (a directory of a machine that need not have ZFS).
     #[zbus(property(emits_changed_signal = "const"))]
     fn mode(&self) -> zbus::Result<String>;

@@ -283,6 +283,9 @@ pub enum VectorCommand {
         /// It is fetched from the machine instead.
         #[arg(long)]
         pull: bool,
+        /// It lies on this other machine: this box dials both, and relays it, where neither reaches the other.
+        #[arg(long, value_name = "MACHINE", conflicts_with_all = ["pull", "rsync"])]
+        from: Option<String>,
         /// The dataset on the machine. Default: the same UUID below the machine's prefix.
         #[arg(long, value_name = "DATASET")]
         other: Option<String>,

@@ -21,6 +21,9 @@ struct VectorView {
     id: String,
     machine: String,
     direction: String,
+    /// Of a relay, the machine that the data comes from.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    from: String,
     mode: String,
     source: String,
     target: String,
@@ -40,13 +43,21 @@ struct VectorView {
 /// Runs a command on the vectors.
 pub async fn run(connection: &Connection, command: VectorCommand) -> Result<(), Failure> {
     match command {
-        VectorCommand::Add { dataset, machine, pull, other, rsync, secondary } => {
+        VectorCommand::Add { dataset, machine, pull, from, other, rsync, secondary } => {
+            let direction = match &from {
+                Some(_) => "relay",
+                None if pull => "pull",
+                None => "push",
+            };
             let mut vector: Options<'_> = HashMap::from([
                 ("dataset", dataset.as_str().into()),
                 ("machine", machine.as_str().into()),
-                ("direction", if pull { "pull" } else { "push" }.into()),
+                ("direction", direction.into()),
                 ("tier", if secondary { "secondary" } else { "primary" }.into()),
             ]);
+            if let Some(from) = &from {
+                vector.insert("from", from.as_str().into());
+            }
             if let Some(other) = &other {
                 vector.insert("other", other.as_str().into());
             }
@@ -207,6 +218,7 @@ fn details(vector: &VectorView, behind: &str) -> String {
 fn ends(vector: &VectorView) -> (String, String) {
     match vector.direction.as_str() {
         "pull" => (format!("{}:{}", vector.machine, vector.source), vector.target.clone()),
+        "relay" => (format!("{}:{}", vector.from, vector.source), format!("{}:{}", vector.machine, vector.target)),
         _ => (vector.source.clone(), format!("{}:{}", vector.machine, vector.target)),
     }
 }
@@ -241,6 +253,7 @@ async fn ask(connection: &Connection) -> Result<Vec<VectorView>, Failure> {
             id: take(&mut properties, "Id")?,
             machine: take(&mut properties, "Machine")?,
             direction: take(&mut properties, "Direction")?,
+            from: take(&mut properties, "From")?,
             mode: take(&mut properties, "Mode")?,
             source: take(&mut properties, "Source")?,
             target: take(&mut properties, "Target")?,
@@ -326,6 +339,7 @@ mod tests {
             id: text("0b2c7f3e-8a44-4f0e-9c57-1f1f2b1a6d55_3"),
             machine: text("vault"),
             direction: text("push"),
+            from: String::new(),
             mode: text("zfs"),
             source: text("tank/home/agents/x"),
             target: text("vault/home/agents/x"),
@@ -359,6 +373,13 @@ mod tests {
         assert_eq!(amounts_read(&amounts), "read 6.00 MiB of 1.00 GiB here, an amount that it does not say there");
         amounts.extend([("there-read".to_owned(), 0), ("there-data".to_owned(), 5)]);
         assert_eq!(amounts_read(&amounts), "read 6.00 MiB of 1.00 GiB here, 0 B of 5 B there");
+    }
+
+    #[test]
+    fn a_relay_has_both_ends_elsewhere() {
+        let relay = VectorView { direction: "relay".to_owned(), from: "office".to_owned(), ..vector("idle") };
+        let (from, to) = ends(&relay);
+        assert_eq!((from.as_str(), to.as_str()), ("office:tank/home/agents/x", "vault:vault/home/agents/x"));
     }
 
     #[test]

@@ -8,6 +8,8 @@
 //! version is SQLite's `user_version`.
 
 mod dump;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -57,6 +59,7 @@ const STEPS: &[&str] = &[
     "
     ALTER TABLE vectors ADD COLUMN mode TEXT NOT NULL DEFAULT 'zfs';
     ALTER TABLE vectors ADD COLUMN path TEXT NOT NULL DEFAULT '';
+    ALTER TABLE vectors ADD COLUMN from_machine TEXT NOT NULL DEFAULT '';
 ",
 ];
 
@@ -198,8 +201,10 @@ impl Store {
     /// # Errors
     /// When vectors lead to it, there is none, or it cannot be written.
     pub fn remove_machine(&self, name: &str) -> Result<(), StoreError> {
-        let vectors: Vec<Vector> = self.vectors()?.into_iter().filter(|v| v.machine.as_str() == name).collect();
-        if let Some(first) = vectors.first() {
+        let needs = |vector: &Vector| {
+            vector.machine.as_str() == name || vector.from.as_ref().is_some_and(|from| from.as_str() == name)
+        };
+        if let Some(first) = self.vectors()?.into_iter().find(needs) {
             let text = format!("vector {} needs machine {name}: remove it first", first.number);
             return Err(StoreError::InUse(text));
         }
@@ -250,7 +255,7 @@ impl Store {
     /// When they cannot be read.
     pub fn vectors(&self) -> Result<Vec<Vector>, StoreError> {
         let sql = "SELECT number, machine, direction, source, target, tier, paused, proven, priority, limits, \
-                   mode, path FROM vectors ORDER BY number";
+                   mode, path, from_machine FROM vectors ORDER BY number";
         self.rows(sql, vector)
     }
 
@@ -268,7 +273,7 @@ impl Store {
     /// # Errors
     /// When there is one from that source to that target, or it cannot be written.
     pub fn add_vector(&self, vector: &Vector) -> Result<u64, StoreError> {
-        let Vector { machine, direction, source, target, path, tier, paused, .. } = vector;
+        let Vector { machine, from, direction, source, target, path, tier, paused, .. } = vector;
         let same = "SELECT number FROM vectors WHERE machine = ? AND direction = ? AND (source = ? OR target = ?)";
         let ends = params![machine.as_str(), direction.as_str(), source.as_str(), target.as_str()];
         let there = self.connection.query_row(same, ends, |row| row.get::<_, i64>(0)).optional();
@@ -276,8 +281,8 @@ impl Store {
             return Err(StoreError::Exists(format!("vector {number} with that source or target on machine {machine}")));
         }
         let added = self.connection.execute(
-            "INSERT INTO vectors (machine, direction, source, target, tier, paused, mode, path) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO vectors (machine, direction, source, target, tier, paused, mode, path, from_machine) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             params![
                 machine.as_str(),
                 direction.as_str(),
@@ -286,7 +291,8 @@ impl Store {
                 tier.as_str(),
                 paused,
                 vector.mode().as_str(),
-                path.as_ref().map_or("", FarPath::as_str)
+                path.as_ref().map_or("", FarPath::as_str),
+                from.as_ref().map_or("", Name::as_str)
             ],
         );
         added.map_err(|error| self.fault(error))?;
@@ -309,7 +315,10 @@ impl Store {
     /// When there is no such vector, or it cannot be written.
     pub fn turn(&self, number: u64) -> Result<(), StoreError> {
         let sql = "UPDATE vectors SET source = target, target = source, proven = '', \
-                   direction = CASE direction WHEN 'push' THEN 'pull' ELSE 'push' END WHERE number = ?";
+                   machine = CASE direction WHEN 'relay' THEN from_machine ELSE machine END, \
+                   from_machine = CASE direction WHEN 'relay' THEN machine ELSE '' END, \
+                   direction = CASE direction WHEN 'push' THEN 'pull' WHEN 'pull' THEN 'push' ELSE direction END \
+                   WHERE number = ?";
         self.removed(self.connection.execute(sql, [id(number)]), || format!("vector {number}"))
     }
 
@@ -425,163 +434,17 @@ fn vector(row: &Row<'_>) -> rusqlite::Result<Option<Vector>> {
         (Some(Mode::Rsync), Some(path)) => Some(path),
         _ => return Ok(None),
     };
-    Ok(Some(Vector { number, machine, direction, source, target, path, tier, priority, limits, paused, proven }))
+    let from = match (direction, text::<Name>(row, 12)?) {
+        (Direction::Relay, None) => return Ok(None),
+        (Direction::Relay, from) => from,
+        _ => None,
+    };
+    Ok(Some(Vector { number, machine, from, direction, source, target, path, tier, priority, limits, paused, proven }))
 }
 
 impl Vector {
     /// Its id in the fleet, on the machine with this device id.
     pub fn id(&self, device: Uuid) -> VectorId {
         VectorId { device, number: self.number }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::vectors::record::stand_in;
-
-    pub(super) fn root() -> (tempfile::TempDir, Root) {
-        let dir = tempfile::tempdir().unwrap();
-        let root = Root::new(dir.path());
-        std::fs::create_dir_all(root.path("/var/lib/siris")).unwrap();
-        (dir, root)
-    }
-
-    pub(super) fn machine(name: &str) -> Machine {
-        let host_key = "ssh-ed25519 AAAA".to_owned();
-        Machine {
-            name: name.parse().unwrap(),
-            kind: MachineKind::Device,
-            device: Some(Uuid::from_u128(7)),
-            address: Address { host: "box.example".to_owned(), port: 2222, host_key },
-            prefix: "tank/home/agents".parse().unwrap(),
-        }
-    }
-
-    pub(super) fn vector(machine: &str, dataset: &str) -> Vector {
-        Vector {
-            number: 0,
-            machine: machine.parse().unwrap(),
-            direction: Direction::Push,
-            source: format!("a/{dataset}").parse().unwrap(),
-            target: format!("b/{dataset}").parse().unwrap(),
-            path: None,
-            tier: Tier::Primary,
-            priority: Priority::default(),
-            limits: Limits::default(),
-            paused: false,
-            proven: String::new(),
-        }
-    }
-
-    #[test]
-    fn what_is_kept_is_there_after_it_was_opened_anew() {
-        let (_dir, root) = root();
-        assert!(Store::read(&root).unwrap().is_none());
-        let store = Store::open(&root).unwrap();
-        store.add_machine(&machine("cloud-1")).unwrap();
-        let rights = Rights {
-            device: Uuid::from_u128(9),
-            prefix: "tank/home/agents".parse().unwrap(),
-            may_receive: true,
-            may_send: false,
-        };
-        let peer = Peer { name: "office".parse().unwrap(), key: "ssh-ed25519 BBBB".to_owned(), rights };
-        store.add_peer(&peer).unwrap();
-        let number = store.add_vector(&vector("cloud-1", "x")).unwrap();
-        store.pause(number, true).unwrap();
-        let (priority, limits) = (Priority::try_from(1).unwrap(), "mon-fri/08:00-18:00=2MiB none".parse().unwrap());
-        store.configure(number, priority, &limits).unwrap();
-        assert_eq!(store.at_once().unwrap(), None);
-        store.set_at_once(2).unwrap();
-        store.set_at_once(7).unwrap();
-        drop(store);
-        let store = Store::read(&root).unwrap().unwrap();
-        assert_eq!(store.machine("cloud-1").unwrap(), machine("cloud-1"));
-        assert_eq!(store.peers().unwrap(), [peer]);
-        let expected = Vector { number, paused: true, priority, limits, ..vector("cloud-1", "x") };
-        assert_eq!(store.vectors().unwrap(), std::slice::from_ref(&expected));
-        let written = Store::open(&root).unwrap();
-        written.turn(number).unwrap();
-        let turned = store.vector(number).unwrap();
-        assert_eq!((&turned.source, &turned.target), (&expected.target, &expected.source));
-        assert_eq!(turned.direction, Direction::Pull);
-        written.turn(number).unwrap();
-        assert_eq!(store.vectors().unwrap(), [expected]);
-        assert_eq!(store.at_once().unwrap(), Some(7));
-    }
-
-    #[test]
-    fn records_of_the_version_before_are_brought_further() {
-        let (_dir, root) = root();
-        let old = Connection::open(root.path(STORE)).unwrap();
-        old.execute_batch(STEPS[0]).unwrap();
-        old.execute_batch(
-            "PRAGMA user_version = 1; INSERT INTO machines VALUES ('m', 'device', NULL, 'h', 22, 'k', 'p/x'); \
-             INSERT INTO vectors (machine, direction, source, target, tier) VALUES ('m', 'push', 'a/x', 'b/x', 'primary')",
-        )
-        .unwrap();
-        drop(old);
-        let vectors = Store::open(&root).unwrap().vectors().unwrap();
-        assert_eq!(vectors, [Vector { number: 1, ..vector("m", "x") }]);
-    }
-
-    #[test]
-    fn a_directory_of_another_machine_is_kept_with_what_carries_the_data() {
-        let (_dir, root) = root();
-        let store = Store::open(&root).unwrap();
-        store.add_machine(&machine("m")).unwrap();
-        let path: FarPath = "/srv/backups/a b".parse().unwrap();
-        let mut kept = Vector { target: stand_in(&path), path: Some(path), ..vector("m", "x") };
-        kept.number = store.add_vector(&kept).unwrap();
-        assert_eq!(store.vector(kept.number).unwrap(), kept);
-        let other = Vector { source: "a/y".parse().unwrap(), ..kept.clone() };
-        assert!(matches!(store.add_vector(&other), Err(StoreError::Exists(_))), "two into one directory");
-        for unknown in ["mode = 'carrier-pigeon'", "path = 'nowhere'"] {
-            store.connection.execute(&format!("UPDATE vectors SET {unknown}"), []).unwrap();
-            assert!(matches!(store.vectors(), Err(StoreError::Row(_))), "{unknown}");
-            store.connection.execute("UPDATE vectors SET mode = 'rsync'", []).unwrap();
-        }
-    }
-
-    #[test]
-    fn records_of_this_version_are_read_by_the_one_before() {
-        let (_dir, root) = root();
-        let store = Store::open(&root).unwrap();
-        store.add_machine(&machine("m")).unwrap();
-        let path: FarPath = "/srv/x".parse().unwrap();
-        store.add_vector(&Vector { target: stand_in(&path), path: Some(path), ..vector("m", "x") }).unwrap();
-        // What it asks for, and takes for the name of a dataset.
-        let sql = "SELECT target FROM vectors";
-        let target: String = store.connection.query_row(sql, [], |row| row.get(0)).unwrap();
-        assert!(target.parse::<DatasetName>().is_ok(), "{target}");
-    }
-
-    #[test]
-    fn a_number_is_given_once_and_nothing_hangs_in_the_air() {
-        let (_dir, root) = root();
-        let store = Store::open(&root).unwrap();
-        store.add_machine(&machine("m")).unwrap();
-        assert!(matches!(store.add_machine(&machine("m")), Err(StoreError::Exists(_))));
-        let first = store.add_vector(&vector("m", "x")).unwrap();
-        assert!(matches!(store.add_vector(&vector("m", "x")), Err(StoreError::Exists(_))));
-        assert!(store.add_vector(&vector("other", "y")).is_err(), "to a machine that there is none of");
-        assert!(matches!(store.remove_machine("m"), Err(StoreError::InUse(_))));
-        store.remove_vector(first).unwrap();
-        assert!(matches!(store.remove_vector(first), Err(StoreError::Missing(_))));
-        assert!(store.add_vector(&vector("m", "x")).unwrap() > first);
-    }
-
-    #[test]
-    fn a_row_of_another_version_is_an_error_and_columns_it_has_more_are_none() {
-        let (_dir, root) = root();
-        let store = Store::open(&root).unwrap();
-        store.connection.execute_batch("ALTER TABLE machines ADD COLUMN more TEXT; PRAGMA user_version = 9").unwrap();
-        drop(store);
-        let store = Store::open(&root).unwrap();
-        store.add_machine(&machine("m")).unwrap();
-        assert_eq!(store.machines().unwrap().len(), 1);
-        store.connection.execute("UPDATE machines SET kind = 'satellite'", []).unwrap();
-        assert!(matches!(store.machines(), Err(StoreError::Row(_))));
     }
 }

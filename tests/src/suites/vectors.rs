@@ -7,6 +7,7 @@ mod cascade;
 mod digest;
 mod encrypted;
 mod property;
+mod relay;
 mod rsync;
 mod server;
 mod turned;
@@ -43,6 +44,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(encrypted::cases());
     cases.extend(added::cases());
     cases.extend(property::cases());
+    cases.extend(relay::cases());
     cases.extend(rsync::cases());
     cases
 }

@@ -12,6 +12,7 @@ mod options;
 mod pool;
 mod publish;
 mod replication;
+mod running;
 mod transient;
 mod upgrade;
 mod vector;

@@ -290,11 +290,18 @@ impl ReplicationObject {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<OwnedObjectPath, Failure> {
         let asked = vector;
-        only(&asked, &["dataset", "machine", "direction", "other", "tier", "mode", "path"])?;
+        only(&asked, &["dataset", "machine", "from", "direction", "other", "tier", "mode", "path"])?;
         self.allowed(connection, &call).await?;
-        let here = self.dataset(&needed::<String>(&asked, "dataset").map_err(as_vector)?)?;
         let machine: Name = needed(&asked, "machine").map_err(as_vector)?;
         let direction = wanted(&asked, "direction", Direction::Push)?;
+        let from = self.from(&asked, direction).await?;
+        let dataset: String = needed(&asked, "dataset").map_err(as_vector)?;
+        // Of a relay it lies elsewhere, and is not looked for here.
+        let here = match &from {
+            Some(from) if dataset.parse::<Uuid>().is_ok() => self.dataset(&format!("{}/{dataset}", from.prefix))?,
+            _ => self.dataset(&dataset)?,
+        };
+        let from = from.map(|from| from.name);
         let tier = wanted(&asked, "tier", Tier::Primary)?;
         let path = path(&asked)?;
         let other = text(&asked, "other")?.map(|other| other.parse::<DatasetName>()).transpose();
@@ -315,14 +322,26 @@ impl ReplicationObject {
                     .map_err(|error: siris_zfs::NameError| Failure::new(ErrorCode::VectorRefused, error.to_string()))?,
             };
             let (source, target) = match direction {
-                Direction::Push => (here, other),
+                Direction::Push | Direction::Relay => (here, other),
                 Direction::Pull => (other, here),
             };
             let proven = String::new();
             let (priority, limits) = (Priority::default(), Limits::default());
             let (number, paused) = (0, false);
-            let mut vector =
-                Vector { number, machine, direction, source, target, path, tier, priority, limits, paused, proven };
+            let mut vector = Vector {
+                number,
+                machine,
+                from,
+                direction,
+                source,
+                target,
+                path,
+                tier,
+                priority,
+                limits,
+                paused,
+                proven,
+            };
             vector.number = store.add_vector(&vector).map_err(|error| match error {
                 StoreError::Exists(_) => Failure::new(ErrorCode::VectorRefused, error.to_string()),
                 other => record_failure(&other),
@@ -377,6 +396,28 @@ impl ReplicationObject {
                 ErrorCode::VectorRefused,
                 format!("{name} is not the dataset of an asset (POOL/home/agents/UUID)"),
             )),
+        }
+    }
+}
+
+impl ReplicationObject {
+    /// The machine that a relay's data comes from.
+    async fn from(&self, asked: &Options, direction: Direction) -> Result<Option<Machine>, Failure> {
+        let refused = |text: &str| Failure::new(ErrorCode::VectorRefused, text);
+        match (direction, text(asked, "from")?) {
+            (Direction::Relay, Some(from)) => {
+                if wanted(asked, "mode", Mode::Zfs)? == Mode::Rsync {
+                    return Err(refused("a relay lies between two that have ZFS: mode rsync is for one end here"));
+                }
+                let name = name(&from)?;
+                let machines = self.read(Store::machines).await?;
+                let found = machines.into_iter().find(|machine| machine.name == name);
+                let missing = || record_failure(&StoreError::Missing(format!("machine {name}")));
+                Ok(Some(found.ok_or_else(missing)?))
+            }
+            (Direction::Relay, None) => Err(refused("a relay wants from, the machine that the data comes from")),
+            (_, Some(_)) => Err(refused("from goes with direction relay")),
+            (_, None) => Ok(None),
         }
     }
 }

@@ -8,7 +8,8 @@ use zbus::{Connection, fdo};
 
 use crate::bus::Failure;
 use crate::bus::options::{Options, flag, number, only, text};
-use crate::bus::vectors::{Running, Vectors};
+use crate::bus::running::Running;
+use crate::bus::vectors::Vectors;
 use crate::vectors::digest::Scope;
 use crate::vectors::limit::Limits;
 use crate::vectors::record::Priority;
@@ -49,6 +50,11 @@ impl VectorObject {
     #[zbus(property(emits_changed_signal = "const"))]
     fn direction(&self) -> fdo::Result<String> {
         Ok(self.shown()?.vector.direction.as_str().to_owned())
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn from(&self) -> fdo::Result<String> {
+        Ok(self.shown()?.vector.from.as_ref().map(ToString::to_string).unwrap_or_default())
     }
 
     #[zbus(property(emits_changed_signal = "const"))]

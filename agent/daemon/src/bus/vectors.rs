@@ -7,7 +7,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use siris_api::{ErrorCode, VECTOR_INTERFACE, vector_path};
 use siris_zfs::DatasetName;
@@ -18,13 +18,14 @@ use zbus::object_server::SignalEmitter;
 use zbus::{Connection, Variant};
 
 use crate::agent::Agent;
+use crate::bus::running::{Running, State};
 use crate::bus::transient::{Devices, Network, Unit, lines, manager};
 use crate::bus::vector::VectorObject;
 use crate::bus::{Authority, Failure};
 use crate::store::{Store, StoreError};
 use crate::vectors::digest::Scope;
 use crate::vectors::digest::kept::{self, DIGESTS};
-use crate::vectors::limit::{Limits, Moment, Rate};
+use crate::vectors::limit::{Limits, Moment};
 use crate::vectors::record::{Direction, Priority, Vector};
 use crate::vectors::worker::{self, Said};
 
@@ -32,9 +33,6 @@ use crate::vectors::worker::{self, Said};
 const AT_ONCE: u32 = 4;
 /// More than these no box is asked for.
 pub(super) const AT_ONCE_MAX: u32 = 64;
-/// How long one that failed waits before it is tried again by itself: a link may be down for hours, and what somebody
-/// mended goes on. Also how often one that fetches asks for new points.
-const RETRY: Duration = Duration::from_secs(15 * 60);
 /// The worker that syncs.
 const SYNC: &str = "sync-worker";
 /// The worker that compares, and keeps what it has read.
@@ -54,78 +52,6 @@ pub struct Vectors {
     at_once: Arc<AtomicU32>,
     /// One at a time is asked how far it is behind.
     lag: Arc<tokio::sync::Mutex<()>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Idle,
-    Waiting,
-    Syncing,
-    Failed,
-}
-
-/// A vector, and how it is.
-#[derive(Debug, Clone)]
-pub(super) struct Running {
-    pub(super) vector: Vector,
-    state: State,
-    /// It is being turned or removed: no sync begins.
-    busy: bool,
-    /// Asked for while it was syncing or busy.
-    again: bool,
-    /// In which order they began to wait.
-    turn: u64,
-    pub(super) last_error: String,
-    ended_at: Option<Instant>,
-    pub(super) sent: u64,
-    pub(super) rate: u64,
-    pub(super) remaining: u64,
-    pub(super) base: String,
-    pub(super) synced_at: u64,
-}
-
-impl Running {
-    fn new(vector: Vector) -> Self {
-        Running {
-            vector,
-            state: State::Idle,
-            busy: false,
-            again: false,
-            turn: 0,
-            last_error: String::new(),
-            ended_at: None,
-            sent: 0,
-            rate: 0,
-            remaining: 0,
-            base: String::new(),
-            synced_at: 0,
-        }
-    }
-
-    /// Is to begin, and may at this hour. What failed is tried again after a while; and what fetches asks from time to time, as
-    /// nobody tells it of new points.
-    fn is_ready(&self, at: Moment) -> bool {
-        let has_rested = self.ended_at.is_none_or(|at| at.elapsed() >= RETRY);
-        let wants = match self.state {
-            State::Waiting => true,
-            State::Failed => has_rested,
-            State::Idle => has_rested && self.vector.direction == Direction::Pull,
-            State::Syncing => false,
-        };
-        wants && !self.busy && !self.vector.paused && self.vector.limits.at(at) != Rate::Stop
-    }
-
-    /// Its state, as it travels. Who asked for a sync and looks until it is over never sees the end of an earlier one.
-    pub(super) fn state(&self) -> &'static str {
-        match self.state {
-            State::Syncing => "syncing",
-            _ if self.vector.paused => "paused",
-            _ if self.again => "waiting",
-            State::Idle => "idle",
-            State::Waiting => "waiting",
-            State::Failed => "failed",
-        }
-    }
 }
 
 pub(super) fn unusable(error: &StoreError) -> Failure {
@@ -610,35 +536,4 @@ fn wordless() -> Failure {
 /// The unit of a worker of a vector's.
 fn unit(number: u64, worker: &str) -> String {
     format!("siris-vector-{number}-{worker}.service")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::vectors::record::Tier;
-
-    #[test]
-    fn a_sync_that_was_asked_for_during_another_is_never_seen_as_over() {
-        let dataset = |name: &str| name.parse::<DatasetName>().unwrap();
-        let mut running = Running::new(Vector {
-            number: 1,
-            machine: "vault".parse().unwrap(),
-            direction: Direction::Push,
-            source: dataset("tank/home/agents/x"),
-            target: dataset("vault/home/agents/x"),
-            path: None,
-            tier: Tier::Primary,
-            priority: Priority::default(),
-            limits: Limits::default(),
-            paused: false,
-            proven: String::new(),
-        });
-        running.again = true;
-        for ended in [State::Idle, State::Failed, State::Waiting] {
-            running.state = ended;
-            assert_eq!(running.state(), "waiting");
-        }
-        running.vector.paused = true;
-        assert_eq!(running.state(), "paused");
-    }
 }

@@ -31,6 +31,8 @@ pub fn concerned(view: &View, own: Uuid, vectors: &[Vector], peers: &[Peer]) -> 
         let (here, side) = match vector.direction {
             Direction::Push => (&vector.source, Side::Source),
             Direction::Pull => (&vector.target, Side::Target),
+            // Nothing of it is here.
+            Direction::Relay => continue,
         };
         if *here == view.dataset.name {
             found.insert(vector.id(own), side);

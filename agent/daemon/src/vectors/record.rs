@@ -98,6 +98,8 @@ words! {
         Push = "push",
         /// From the other machine to this one.
         Pull = "pull",
+        /// From one other machine to another one: this one dials both, and the stream passes through it.
+        Relay = "relay",
     }
 }
 
@@ -223,8 +225,10 @@ pub struct Peer {
 pub struct Vector {
     /// Its number here.
     pub number: u64,
-    /// The other machine.
+    /// The other machine; of a relay the one that the data goes to.
     pub machine: Name,
+    /// Of a relay, the machine that the data comes from.
+    pub from: Option<Name>,
     /// Which way the data goes.
     pub direction: Direction,
     /// The dataset on the source; see [`Vector::ends`].
@@ -258,6 +262,8 @@ impl Vector {
             (None, _) => (source, target),
             (Some(path), Direction::Push) => (source, path.as_str()),
             (Some(path), Direction::Pull) => (path.as_str(), target),
+            // Between two others there are datasets only.
+            (Some(_), Direction::Relay) => (source, target),
         }
     }
 }

@@ -17,10 +17,10 @@ use super::limit::{Limits, Rate};
 use super::pace::{Pace, Speed};
 use super::plan::Obstacle;
 use super::prove::{Proof, prove};
-use super::record::{Direction, MachineKind, Vector};
+use super::record::{Direction, Machine, MachineKind, Vector};
 use super::remote::{Remote, Ssh};
 use super::role;
-use super::rsync::{Mirror, MirrorError};
+use super::rsync::{Mirror, MirrorError, Way};
 use super::server::Server;
 use super::sync::{Pair, SyncError, Watch, sync};
 use crate::identity::{IdentityError, ensure_device_id};
@@ -193,19 +193,25 @@ pub fn verify(root: &Root, zfs: &dyn Datasets, number: u64, scope: Scope, out: &
     matches!(said, Said::Compared { differing, .. } if differing.is_empty())
 }
 
+/// An end here or elsewhere.
+type AnyEnd<'a> = Box<dyn End + 'a>;
+
 struct Begun {
     pair: Pair,
     vector: Vector,
-    machine: super::record::Machine,
+    machine: Machine,
+    /// Where a relay's data comes from.
+    from: Option<Machine>,
 }
 
 fn begin(root: &Root, number: u64) -> Result<Begun, BeginError> {
     let store = Store::read(root)?.ok_or(BeginError::NoVector(number))?;
     let vector = store.vector(number)?;
     let machine = store.machine(vector.machine.as_str())?;
+    let from = vector.from.as_ref().map(|from| store.machine(from.as_str())).transpose()?;
     let device = ensure_device_id(root)?;
     let pair = Pair { id: vector.id(device), source: vector.source.clone(), target: vector.target.clone() };
-    Ok(Begun { pair, vector, machine })
+    Ok(Begun { pair, vector, machine, from })
 }
 
 impl Begun {
@@ -255,12 +261,12 @@ impl Begun {
         work: impl FnOnce(&Mirror<'_>) -> Result<T, SyncError>,
     ) -> Result<T, SyncError> {
         let Some(path) = &self.vector.path else { return Err(SyncError::Stuck) };
-        let (direction, shell) = (self.vector.direction, self.ssh(root).map_err(MirrorError::from)?);
-        let dataset = match direction {
-            Direction::Push => &self.pair.source,
-            Direction::Pull => &self.pair.target,
+        let shell = ssh(root, &self.machine).map_err(MirrorError::from)?;
+        let (dataset, way) = match self.vector.direction {
+            Direction::Pull => (&self.pair.target, Way::Pull),
+            Direction::Push | Direction::Relay => (&self.pair.source, Way::Push),
         };
-        work(&Mirror { id: self.pair.id, dataset, path, direction, zfs, shell: &shell })
+        work(&Mirror { id: self.pair.id, dataset, path, way, zfs, shell: &shell })
     }
 
     fn with_ends<T>(
@@ -269,12 +275,21 @@ impl Begun {
         zfs: &dyn Datasets,
         work: impl FnOnce(&dyn End, &dyn End) -> Result<T, SyncError>,
     ) -> Result<T, SyncError> {
-        // A new one for each try: what was kept of a connection that broke is gone with it.
-        let (here, far) = (Local::keeping(zfs, root), self.far(root).map_err(SyncError::Target)?);
-        match self.vector.direction {
-            Direction::Push => work(&here, &*far),
-            Direction::Pull => work(&*far, &here),
-        }
+        let (source, target) = self.ends(root, zfs)?;
+        work(&*source, &*target)
+    }
+
+    /// Source and target. New ones for each try: what was kept of a connection that broke is gone with it.
+    fn ends<'a>(&self, root: &'a Root, zfs: &'a dyn Datasets) -> Result<(AnyEnd<'a>, AnyEnd<'a>), SyncError> {
+        let here = || Box::new(Local::keeping(zfs, root));
+        Ok(match (self.vector.direction, &self.from) {
+            (Direction::Pull, _) => (reach(root, &self.machine).map_err(SyncError::Source)?, here()),
+            (Direction::Relay, Some(from)) => {
+                let source = reach(root, from).map_err(SyncError::Source)?;
+                (source, reach(root, &self.machine).map_err(SyncError::Target)?)
+            }
+            _ => (here(), reach(root, &self.machine).map_err(SyncError::Target)?),
+        })
     }
 
     fn compared(&self, proof: Proof) -> Said {
@@ -282,6 +297,8 @@ impl Begun {
         let (here, there) = match self.vector.direction {
             Direction::Push => (source, target),
             Direction::Pull => (target, source),
+            // None of it was read here.
+            Direction::Relay => (None, None),
         };
         let amount = |amount: Amount| (amount.read, amount.data);
         Said::Compared {
@@ -295,39 +312,44 @@ impl Begun {
     }
 
     fn lag(&self, root: &Root, zfs: &dyn Datasets) -> Result<Lag, SyncError> {
-        match self.vector.direction {
-            Direction::Push => lag::of(&self.pair, &Local::new(zfs)),
-            Direction::Pull if self.vector.path.is_some() => Err(MirrorError::LagUnknown.into()),
-            Direction::Pull => lag::of(&self.pair, &*self.far(root).map_err(SyncError::Source)?),
+        if self.vector.path.is_some() && self.vector.direction == Direction::Pull {
+            return Err(MirrorError::LagUnknown.into());
         }
+        lag::of(&self.pair, &*self.ends(root, zfs)?.0)
     }
 
-    fn ssh(&self, root: &Root) -> Result<Ssh, EndError> {
-        let ssh = Ssh::new(self.machine.address.clone(), &keys::private(root, &self.machine.name));
-        ssh.map_err(|error| EndError::Zfs(siris_zfs::ZfsError::Stream(error)))
-    }
-
-    fn far(&self, root: &Root) -> Result<Box<dyn End>, EndError> {
-        let ssh = self.ssh(root)?;
-        Ok(match self.machine.kind {
-            MachineKind::Device => Box::new(Remote::new(ssh)),
-            MachineKind::Server => Box::new(Server::new(ssh)),
-        })
-    }
-
-    fn forget(&self, root: &Root, zfs: &dyn Datasets, here_only: bool) -> Result<(), EndError> {
-        let (here, there) = match self.vector.direction {
-            Direction::Push => (&self.pair.source, &self.pair.target),
-            Direction::Pull => (&self.pair.target, &self.pair.source),
-        };
+    fn forget(&self, root: &Root, zfs: &dyn Datasets, here_only: bool) -> Result<(), SyncError> {
+        let (pair, direction) = (&self.pair, self.vector.direction);
         if self.vector.path.is_some() {
-            return Mirror::forget(zfs, here, &self.pair.id);
+            let here = if direction == Direction::Pull { &pair.target } else { &pair.source };
+            return Mirror::forget(zfs, here, &pair.id).map_err(SyncError::Source);
         }
-        if !here_only {
-            self.far(root)?.forget(there, &self.pair.id)?;
+        let (source, target) = self.ends(root, zfs)?;
+        let of_source = || source.forget(&pair.source, &pair.id).map_err(SyncError::Source);
+        let of_target = || target.forget(&pair.target, &pair.id).map_err(SyncError::Target);
+        // What lies elsewhere first: where that cannot be reached, all is as it was here.
+        match (direction, here_only) {
+            (Direction::Push, true) => of_source(),
+            (Direction::Pull, true) => of_target(),
+            (Direction::Relay, true) => Ok(()),
+            (Direction::Pull, false) => of_source().and_then(|()| of_target()),
+            (_, false) => of_target().and_then(|()| of_source()),
         }
-        Local::new(zfs).forget(here, &self.pair.id)
     }
+}
+
+fn ssh(root: &Root, machine: &Machine) -> Result<Ssh, EndError> {
+    let ssh = Ssh::new(machine.address.clone(), &keys::private(root, &machine.name));
+    ssh.map_err(|error| EndError::Zfs(siris_zfs::ZfsError::Stream(error)))
+}
+
+/// Another machine, as an end.
+fn reach(root: &Root, machine: &Machine) -> Result<AnyEnd<'static>, EndError> {
+    let ssh = ssh(root, machine)?;
+    Ok(match machine.kind {
+        MachineKind::Device => Box::new(Remote::new(ssh)),
+        MachineKind::Server => Box::new(Server::new(ssh)),
+    })
 }
 
 /// Tries until it went well, or failed of something that does not pass.

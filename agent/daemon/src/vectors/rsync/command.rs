@@ -12,9 +12,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use siris_host::cmd::{Cmd, CmdError, Running, Tool};
 
 use super::super::limit::Rate;
-use super::super::record::Direction;
 use super::super::remote::Shell;
 use super::super::sync::Watch;
+use super::Way;
 use super::error::MirrorError;
 
 /// The mark of a copy on another machine; never part of what is transferred, either way.
@@ -51,7 +51,7 @@ pub(super) struct Run<'a> {
     /// The directory here.
     pub(super) here: &'a Path,
     /// Which way the data goes.
-    pub(super) direction: Direction,
+    pub(super) way: Way,
     /// A directory there, whose files are linked to where they are the same.
     pub(super) link_dest: Option<&'a str>,
 }
@@ -123,9 +123,9 @@ impl Run<'_> {
             cmd = cmd.arg(format!("--link-dest={dir}"));
         }
         let there = format!("{THERE}:./");
-        match self.direction {
-            Direction::Push => cmd.args(["--", "./", &there]),
-            Direction::Pull => cmd.args(["--", &there, "./"]),
+        match self.way {
+            Way::Push => cmd.args(["--", "./", &there]),
+            Way::Pull => cmd.args(["--", &there, "./"]),
         }
     }
 

@@ -22,7 +22,7 @@ use super::end::{End, EndError, Local};
 use super::limit::Rate;
 use super::plan::{Obstacle, View};
 use super::prove::Proof;
-use super::record::{Direction, FarPath};
+use super::record::FarPath;
 use super::remote::Shell;
 use super::server::quoted;
 use super::sync::{SyncError, Watch};
@@ -35,6 +35,15 @@ const THERE: &str = include_str!("there.sh");
 /// The user property of a dataset that names the vector which fetches into it.
 const FETCHED_BY: &str = "org.siris:fetched-by";
 
+/// Which way it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// From here to the directory.
+    Push,
+    /// From the directory to here.
+    Pull,
+}
+
 /// A vector between a dataset here and a directory there.
 #[derive(Debug)]
 pub struct Mirror<'a> {
@@ -45,7 +54,7 @@ pub struct Mirror<'a> {
     /// The directory there.
     pub path: &'a FarPath,
     /// Which way the data goes.
-    pub direction: Direction,
+    pub way: Way,
     /// This machine's datasets.
     pub zfs: &'a dyn Datasets,
     /// The other machine.
@@ -65,9 +74,9 @@ impl Mirror<'_> {
     /// # Errors
     /// When it does not come to its end. Run again, it goes on.
     pub fn sync(&self, watch: &mut dyn Watch) -> Result<Snapshot, SyncError> {
-        match self.direction {
-            Direction::Push => self.push(watch),
-            Direction::Pull => self.pull(watch),
+        match self.way {
+            Way::Push => self.push(watch),
+            Way::Pull => self.pull(watch),
         }
     }
 
@@ -78,19 +87,19 @@ impl Mirror<'_> {
     /// When there is nothing to compare, or an end fails.
     pub fn verify(&self) -> Result<Proof, SyncError> {
         let view = self.view(MirrorError::TargetMissing(self.dataset.clone()))?;
-        let (base, there) = match self.direction {
-            Direction::Push => {
+        let (base, there) = match self.way {
+            Way::Push => {
                 let whole = self.look()?.whole;
                 let base = view.snapshots.into_iter().find(|snapshot| Some(point(snapshot)) == whole);
                 (base.ok_or(MirrorError::NothingInCommon)?, self.script("compare", &[]))
             }
-            Direction::Pull => {
+            Way::Pull => {
                 let newest = view.snapshots.into_iter().next_back();
                 (newest.ok_or(MirrorError::NothingInCommon)?, self.script("fetch", &["no"]))
             }
         };
         let found = self.shown(&base, |here| {
-            let run = Run { shell: self.shell, there: there.clone(), here, direction: self.direction, link_dest: None };
+            let run = Run { shell: self.shell, there: there.clone(), here, way: self.way, link_dest: None };
             Ok(run.complete(Work::Compare)?)
         })?;
         let paths = usize::try_from(found.paths).unwrap_or(usize::MAX);
@@ -177,7 +186,7 @@ impl Mirror<'_> {
             }
             let link_dest = has_copy.then_some(self.path.as_str());
             let there = self.script("fill", &[]);
-            transfer(&Run { shell: self.shell, there, here, direction: Direction::Push, link_dest }, watch)
+            transfer(&Run { shell: self.shell, there, here, way: Way::Push, link_dest }, watch)
         })?;
         said(self.shell.run(&self.script("finish", &[&named])))?;
         Ok(())
@@ -214,7 +223,7 @@ impl Mirror<'_> {
                 self.zfs.set_property(self.dataset, FETCHED_BY, Some(&id)).map_err(MirrorError::from)?;
             }
             let there = self.script("fetch", &[if is_empty { "yes" } else { "no" }]);
-            let run = Run { shell: self.shell, there, here, direction: Direction::Pull, link_dest: None };
+            let run = Run { shell: self.shell, there, here, way: Way::Pull, link_dest: None };
             match transfer(&run, watch) {
                 // A directory that is written to meanwhile would give no point ever; what is there is all here.
                 Err(SyncError::Mirror(error)) if error.is_of_vanished() => {

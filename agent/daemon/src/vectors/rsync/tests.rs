@@ -65,17 +65,17 @@ fn world(below: &str) -> Option<World> {
 }
 
 impl World {
-    fn mirror<'a>(&'a self, direction: Direction, shell: &'a dyn Shell) -> Mirror<'a> {
+    fn mirror<'a>(&'a self, way: Way, shell: &'a dyn Shell) -> Mirror<'a> {
         let id = VectorId { device: uuid::Uuid::from_u128(0xd), number: 1 };
-        Mirror { id, dataset: &self.dataset, path: &self.path, direction, zfs: &self.zfs, shell }
+        Mirror { id, dataset: &self.dataset, path: &self.path, way, zfs: &self.zfs, shell }
     }
 
     fn push(&self) -> Result<Snapshot, SyncError> {
-        self.mirror(Direction::Push, &Here).sync(&mut ())
+        self.mirror(Way::Push, &Here).sync(&mut ())
     }
 
     fn pull(&self) -> Result<Snapshot, SyncError> {
-        self.mirror(Direction::Pull, &Here).sync(&mut ())
+        self.mirror(Way::Pull, &Here).sync(&mut ())
     }
 
     fn write(&self, path: &str, bytes: &[u8]) {
@@ -154,9 +154,9 @@ fn a_point_is_pushed_whole_and_the_next_one_shares_what_is_the_same() {
         assert!(!world.beside(".partial").exists() && !world.beside(".old").exists());
         assert_eq!(fs::read_dir(world.dir.path()).unwrap().count(), 1);
 
-        let proof = world.mirror(Direction::Push, &Here).verify().unwrap();
+        let proof = world.mirror(Way::Push, &Here).verify().unwrap();
         assert_eq!((proof.differing, proof.base.label.as_str()), (vec![], "300"));
-        Mirror::forget(&world.zfs, &world.dataset, &world.mirror(Direction::Push, &Here).id).unwrap();
+        Mirror::forget(&world.zfs, &world.dataset, &world.mirror(Way::Push, &Here).id).unwrap();
         assert!(world.bases().is_empty() && world.there("a b").exists());
     }
 }
@@ -175,7 +175,7 @@ fn a_push_that_is_cut_leaves_the_copy_as_it_is_and_goes_on_in_the_file_it_was_cu
     new.extend(noise(7, 9));
     world.write("image", &new);
     world.point(200);
-    let cut = world.mirror(Direction::Push, &Frail(256)).sync(&mut ());
+    let cut = world.mirror(Way::Push, &Frail(256)).sync(&mut ());
     assert!(matches!(&cut, Err(SyncError::Mirror(error)) if error.passes()), "{cut:?}");
     assert!(fs::read(world.there("image")).unwrap() == old);
     let partial = fs::read(world.beside(".partial").join("image")).unwrap();
@@ -186,12 +186,12 @@ fn a_push_that_is_cut_leaves_the_copy_as_it_is_and_goes_on_in_the_file_it_was_cu
     world.write("same", &noise(5001, 6));
     world.point(300);
     let mut next = Counted::default();
-    let sync = world.mirror(Direction::Push, &Frail(448)).sync(&mut next);
+    let sync = world.mirror(Way::Push, &Frail(448)).sync(&mut next);
     assert_eq!(sync.unwrap().label.as_str(), "300");
     assert!(fs::read(world.there("image")).unwrap() == new);
     assert!(fs::read(world.there("same")).unwrap() == noise(5001, 6));
     assert!(next.begun >= new.len() as u64 && next.passed >= new.len() as u64, "{next:?}");
-    assert!(world.mirror(Direction::Push, &Here).verify().unwrap().differing.is_empty());
+    assert!(world.mirror(Way::Push, &Here).verify().unwrap().differing.is_empty());
 }
 
 #[derive(Debug, Default)]
@@ -228,11 +228,11 @@ fn a_run_is_begun_again_when_its_rate_changes_and_held_when_nothing_may_pass() {
     let slow: Rate = "64KiB".parse().unwrap();
     // Asked before each run, when it begins, and then each second.
     let mut watch = Counted { rates: vec![slow, slow, slow, slow, Rate::Stop], ..Counted::default() };
-    let held = world.mirror(Direction::Push, &Here).sync(&mut watch);
+    let held = world.mirror(Way::Push, &Here).sync(&mut watch);
     assert!(matches!(held, Err(SyncError::Stopped)), "{held:?}");
     assert!(!world.there("").exists() && world.beside(".partial").exists());
     let mut watch = Counted { rates: vec![slow, slow, slow, Rate::Free], ..Counted::default() };
-    assert_eq!(world.mirror(Direction::Push, &Here).sync(&mut watch).unwrap().label.as_str(), "100");
+    assert_eq!(world.mirror(Way::Push, &Here).sync(&mut watch).unwrap().label.as_str(), "100");
     assert_eq!(watch.begun, 16 << 20, "it was begun twice");
     assert_eq!(fs::read(world.there("image")).unwrap(), noise(8 << 20, 1));
 }
@@ -255,7 +255,7 @@ fn wherever_the_last_steps_of_a_push_are_cut_a_whole_copy_is_found() {
         world.write("file", b"second");
         world.point(200);
         // Cut when it is all there: only the last step is missing.
-        let mirror = world.mirror(Direction::Push, &Here);
+        let mirror = world.mirror(Way::Push, &Here);
         let newest = world.zfs.snapshots(&world.dataset).unwrap().pop().unwrap();
         said(Here.run(&mirror.script("begin", &[&point(&newest)]))).unwrap();
         fs::write(world.beside(".partial").join("file"), b"second").unwrap();
@@ -329,7 +329,7 @@ fn what_was_begun_of_a_point_that_is_gone_is_given_up() {
     let Some(world) = world("copy") else { return };
     world.write("file", b"one");
     world.point(100);
-    let mirror = world.mirror(Direction::Push, &Here);
+    let mirror = world.mirror(Way::Push, &Here);
     said(Here.run(&mirror.script("begin", &["4711 50"]))).unwrap();
     fs::write(world.beside(".partial").join("left"), b"over").unwrap();
     assert_eq!(mirror.look().unwrap().partial.as_deref(), Some("4711 50"));
@@ -344,13 +344,13 @@ fn one_altered_file_of_the_same_size_and_time_is_found() {
         world.write(name, b"right");
     }
     world.point(100);
-    assert_eq!(code(world.mirror(Direction::Push, &Here).verify()), "nothing-in-common");
+    assert_eq!(code(world.mirror(Way::Push, &Here).verify()), "nothing-in-common");
     world.push().unwrap();
     let altered = world.there("two\nlines");
     let time = fs::metadata(&altered).unwrap().modified().unwrap();
     fs::write(&altered, b"wrong").unwrap();
     fs::File::open(&altered).unwrap().set_modified(time).unwrap();
-    let proof = world.mirror(Direction::Push, &Here).verify().unwrap();
+    let proof = world.mirror(Way::Push, &Here).verify().unwrap();
     let [path] = &proof.differing[..] else { panic!("{proof:?}") };
     assert!(path.to_str().unwrap().starts_with("two"), "{path:?}");
     assert_eq!(proof.paths, AWKWARD.len() + 1, "the directory is one");
@@ -359,7 +359,7 @@ fn one_altered_file_of_the_same_size_and_time_is_found() {
     fs::write(&altered, b"right").unwrap();
     fs::File::open(&altered).unwrap().set_modified(time).unwrap();
     fs::write(world.there("more"), b"").unwrap();
-    let proof = world.mirror(Direction::Push, &Here).verify().unwrap();
+    let proof = world.mirror(Way::Push, &Here).verify().unwrap();
     assert!(proof.differing.iter().any(|path| path.ends_with("more")), "{proof:?}");
 }
 
@@ -389,11 +389,11 @@ fn what_is_fetched_becomes_a_point_when_it_is_all_there_and_something_changed() 
     assert!(!content(&second).contains_key("it's"));
     assert_eq!(world.zfs.snapshots(&world.dataset).unwrap().len(), 2);
 
-    let verify = || world.mirror(Direction::Pull, &Here).verify().unwrap().differing;
+    let verify = || world.mirror(Way::Pull, &Here).verify().unwrap().differing;
     // The model forgets times; what is in the files is compared all the same.
     fs::write(world.there("a b"), "OTHER").unwrap();
     assert!(verify().iter().any(|path| path.ends_with("a b")));
-    Mirror::forget(&world.zfs, &world.dataset, &world.mirror(Direction::Pull, &Here).id).unwrap();
+    Mirror::forget(&world.zfs, &world.dataset, &world.mirror(Way::Pull, &Here).id).unwrap();
     assert_eq!(world.zfs.property(&world.dataset, FETCHED_BY).unwrap(), None);
 }
 
@@ -416,11 +416,11 @@ fn a_directory_that_is_missing_or_empty_deletes_nothing() {
 
     // Unmounted between the look and rsync.
     fs::create_dir(world.there("")).unwrap();
-    let mirror = world.mirror(Direction::Pull, &Here);
+    let mirror = world.mirror(Way::Pull, &Here);
     let here = tempfile::tempdir().unwrap();
     fs::write(here.path().join("file"), "one").unwrap();
-    let (there, direction) = (mirror.script("fetch", &["no"]), Direction::Pull);
-    let run = Run { shell: &Here, there, here: here.path(), direction, link_dest: None };
+    let (there, way) = (mirror.script("fetch", &["no"]), Way::Pull);
+    let run = Run { shell: &Here, there, here: here.path(), way, link_dest: None };
     assert_eq!(code(transfer(&run, &mut ())), "source-empty");
     assert!(here.path().join("file").exists());
     // What was never filled may be empty.
@@ -472,7 +472,7 @@ fn a_fetch_that_is_cut_or_misses_something_takes_no_point() {
                 .to_vec()
         }
     }
-    let cut = world.mirror(Direction::Pull, &Drying).sync(&mut ());
+    let cut = world.mirror(Way::Pull, &Drying).sync(&mut ());
     assert!(matches!(&cut, Err(SyncError::Mirror(error)) if error.passes()), "{cut:?}");
     assert!(world.zfs.snapshots(&world.dataset).unwrap().is_empty());
     assert!(world.zfs.content(&world.dataset).unwrap()["image"].len() >= 100_000, "what has come stays");
@@ -480,10 +480,10 @@ fn a_fetch_that_is_cut_or_misses_something_takes_no_point() {
     assert_eq!(world.zfs.content(&world.dataset).unwrap()["image"], noise(4 << 20, 1));
 
     // What did not get through is missed, whatever has changed.
-    assert_eq!(code(world.mirror(Direction::Pull, &Failing(23)).sync(&mut ())), "partial-transfer");
+    assert_eq!(code(world.mirror(Way::Pull, &Failing(23)).sync(&mut ())), "partial-transfer");
     assert_eq!(world.zfs.snapshots(&world.dataset).unwrap().len(), 1);
     fs::write(world.there("more"), "more").unwrap();
-    assert_eq!(code(world.mirror(Direction::Pull, &Failing(23)).sync(&mut ())), "partial-transfer");
+    assert_eq!(code(world.mirror(Way::Pull, &Failing(23)).sync(&mut ())), "partial-transfer");
     assert_eq!(world.zfs.snapshots(&world.dataset).unwrap().len(), 1);
     world.pull().unwrap();
     assert_eq!(world.zfs.snapshots(&world.dataset).unwrap().len(), 2);
@@ -518,14 +518,14 @@ fn only_a_broken_link_is_tried_again() {
         (11, "rsync-failed", false),
         (2, "rsync-failed", false),
     ] {
-        let Err(SyncError::Mirror(error)) = world.mirror(Direction::Pull, &Failing(status)).sync(&mut ()) else {
+        let Err(SyncError::Mirror(error)) = world.mirror(Way::Pull, &Failing(status)).sync(&mut ()) else {
             panic!("{status}");
         };
         assert_eq!((error.code(), error.passes()), (code, passes), "{status}: {}", crate::chain(&error));
     }
     // What vanished meanwhile is none of it, and the rest is a point.
     assert_eq!(world.zfs.snapshots(&world.dataset).unwrap().len(), 0);
-    world.mirror(Direction::Pull, &Failing(24)).sync(&mut ()).unwrap();
+    world.mirror(Way::Pull, &Failing(24)).sync(&mut ()).unwrap();
     assert_eq!(world.zfs.snapshots(&world.dataset).unwrap().len(), 1);
 }
 
@@ -548,7 +548,7 @@ fn what_a_file_is_beside_its_bytes_gets_there_too() {
         quoted(&format!("cd \"$1\" && shift && exec {there} \"$@\"")),
         quoted(to.to_str().unwrap())
     );
-    let run = Run { shell: &Here, there, here: from.path(), direction: Direction::Push, link_dest: None };
+    let run = Run { shell: &Here, there, here: from.path(), way: Way::Push, link_dest: None };
     transfer(&run, &mut ()).unwrap();
     let data = |name: &str| fs::symlink_metadata(to.join(name)).unwrap();
     assert_eq!(data("one").ino(), data("two").ino());
@@ -559,8 +559,7 @@ fn what_a_file_is_beside_its_bytes_gets_there_too() {
 
 #[test]
 fn words_reach_rsync_as_they_are() {
-    let run =
-        Run { shell: &Here, there: "x".to_owned(), here: Path::new("/"), direction: Direction::Pull, link_dest: None };
+    let run = Run { shell: &Here, there: "x".to_owned(), here: Path::new("/"), way: Way::Pull, link_dest: None };
     let line = run.command(Work::Transfer("2MiB".parse().unwrap())).to_string();
     assert!(line.contains("--bwlimit=2048 ") && line.ends_with("-- siris-peer:./ ./"), "{line}");
     assert!(!run.command(Work::Transfer(Rate::Free)).to_string().contains("bwlimit"));
