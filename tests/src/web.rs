@@ -19,8 +19,13 @@ pub struct Web {
     dir: PathBuf,
     files: PathBuf,
     port: u16,
+    secure: u16,
     running: Option<Running>,
 }
+
+/// Its certificate and key, in its directory.
+const CERTIFICATE: &str = "certificate.pem";
+const KEY: &str = "key.pem";
 
 /// How it serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,7 +48,9 @@ impl Web {
         for shared in bench.lab.shared()? {
             root = root.bind(&shared, &shared);
         }
-        let mut web = Web { root, dir, files: files.canonicalize()?, port: free_port()?, running: None };
+        let (port, secure) = (free_port()?, free_port()?);
+        let mut web = Web { root, dir, files: files.canonicalize()?, port, secure, running: None };
+        web.certify()?;
         web.serve(Serving::default())?;
         Ok(web)
     }
@@ -51,6 +58,28 @@ impl Web {
     /// Its port on the host's loopback.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The port for https.
+    pub fn secure_port(&self) -> u16 {
+        self.secure
+    }
+
+    /// The certificate of [`Web::secure_port`], PEM; signed by itself, for 127.0.0.1.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn certificate(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.dir.join(CERTIFICATE))?)
+    }
+
+    /// Makes the certificate.
+    fn certify(&self) -> Result<()> {
+        let request = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=127.0.0.1 \
+                       -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE";
+        let openssl = Cmd::new(Tool::Openssl).in_root(&self.root).args(request.split_whitespace());
+        let (key, certificate) = (self.dir.join(KEY), self.dir.join(CERTIFICATE));
+        Ok(openssl.arg("-keyout").arg(key).arg("-out").arg(certificate).log(self.dir.join("openssl.log")).run()?)
     }
 
     /// Bytes that it has sent so far, headers included: those of requests that are over.
@@ -83,8 +112,9 @@ impl Web {
             format!(
                 "daemon off; master_process off; user root; pid {dir}/pid; error_log {dir}/error.log;\n\
                  events {{}}\nhttp {{ log_format sent '$bytes_sent $request'; access_log {dir}/access.log sent; sendfile on; {temps}\n\
-                 server {{ listen 127.0.0.1:{}; root {files}; {rate} {ranges} }} }}\n",
-                self.port
+                 server {{ listen 127.0.0.1:{}; listen 127.0.0.1:{} ssl; ssl_certificate {dir}/{CERTIFICATE};\n\
+                 ssl_certificate_key {dir}/{KEY}; root {files}; {rate} {ranges} }} }}\n",
+                self.port, self.secure
             ),
         )?;
         let nginx = Cmd::new(Tool::Nginx).in_root(&self.root).arg("-e").arg(self.dir.join("error.log")).arg("-c");

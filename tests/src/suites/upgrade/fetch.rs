@@ -10,6 +10,7 @@ use super::{GROUP, INSTALL, bundle, watched};
 use crate::case::Case;
 use crate::lab::Bench;
 use crate::sources::names_in;
+use crate::vm::Vm;
 use crate::web::{Serving, Web};
 
 /// The suite's cases.
@@ -21,8 +22,9 @@ pub fn cases() -> Vec<Case> {
     )])
 }
 
-/// The port of the box's own loopback that leads to the web server.
+/// The ports of the box's own loopback that lead to the web server, for http and https.
 const WEB: u16 = 8080;
+const SECURE: u16 = 8443;
 
 fn fetched(bench: &Bench<'_>) -> Result<()> {
     let manifest = bench.lab.image().manifest().context("the image has no manifest")?;
@@ -39,6 +41,8 @@ fn fetched(bench: &Bench<'_>) -> Result<()> {
     must_contain(&about, "siris 0.9.0", "what the bundle on the server is")?;
     let missing = vm.guest.refused(&format!("sirisctl upgrade install {}", url.replace("latest", "none")))?;
     must_contain(&missing, "bundle-not-found", "a bundle that is not there")?;
+
+    encrypted(&vm, &web)?;
 
     // By the patch; without it by blocks; without these as a whole, from a server that knows no ranges too.
     let ways = [("", "as a patch"), ("from-*.patch", "block by block"), ("blocks", "as a whole")];
@@ -68,6 +72,23 @@ fn fetched(bench: &Bench<'_>) -> Result<()> {
     let said = vm.guest.ok("journalctl -o cat -u fetch; sirisctl upgrade status")?;
     must_contain(&said, "as a whole", "the whole bundle in the end")?;
     must_contain(&said, "the next boot tries slot b", "the slots")
+}
+
+/// Over https from a server that the box trusts, and from none that it does not.
+fn encrypted(vm: &Vm<'_>, web: &Web) -> Result<()> {
+    vm.guest.forward(SECURE, web.secure_port())?;
+    let install = format!("sirisctl upgrade install https://127.0.0.1:{SECURE}/latest.ibu");
+    let refused = vm.guest.refused(&install)?;
+    must_contain(&refused, "certificate", "a server that nobody vouches for")?;
+    // As if an authority that the image trusts had signed it.
+    let trusted = "/etc/ssl/certs/ca-certificates.crt";
+    let add = format!("cat {trusted} - > /run/trusted.pem && mount --bind /run/trusted.pem {trusted}");
+    let added = vm.guest.run_for(INSTALL, &add, web.certificate()?.as_bytes())?;
+    ensure!(added.status == Some(0), "a certificate to trust: {added}");
+    let done = watched(vm, &install, b"")?;
+    ensure!(done.status == Some(0), "over https: {done}");
+    must_contain(&done.text, "as a patch", "how it came over https")?;
+    vm.guest.ok(&format!("umount {trusted} && sirisctl upgrade mark bad other")).map(drop)
 }
 
 fn remove(dir: &Path, pattern: &str) -> Result<()> {

@@ -42,7 +42,7 @@ const WEEK: &[&str] = &[
 const AGENT: (&str, &str, &str) = (
     "agent/daemon/src/main.rs",
     "fn main(",
-    "#[used]\nstatic BENCH: [u8; 24] = *b\"one release ago, measured\";\n\nfn main(",
+    "#[used]\nstatic BENCH: [u8; 25] = *b\"one release ago, measured\";\n\nfn main(",
 );
 
 /// The version of the newer system.
