@@ -135,8 +135,9 @@ fn make(
         zfs.set_property(clone, name, Some(value))?;
     }
     if !own.contains_key(CANMOUNT) {
-        // A clone is not mounted by itself; this one is to be as what it was made of.
-        zfs.set_property(clone, CANMOUNT, None)?;
+        // A clone is made so that it is not mounted by itself; this one is to be as what it was made of. It is no property that
+        // is inherited.
+        zfs.set_property(clone, CANMOUNT, Some("on"))?;
     }
     Ok(())
 }

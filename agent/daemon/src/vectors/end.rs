@@ -82,6 +82,14 @@ pub enum EndError {
         /// The guid.
         guid: Guid,
     },
+    /// It names nothing of what is in a snapshot, not even its root.
+    #[error("what is in the snapshot with guid {guid} of {dataset} was not told, as by an agent that does not work")]
+    NothingTold {
+        /// The dataset.
+        dataset: DatasetName,
+        /// The guid.
+        guid: Guid,
+    },
     /// What is in it is encrypted.
     #[error("{0} is encrypted and its key is not loaded: load it there (zfs load-key), and ask again")]
     KeyNotLoaded(DatasetName),
@@ -109,6 +117,7 @@ impl EndError {
             EndError::NoPoints(_) => "no-recovery-point",
             EndError::MayBeReplica { .. } => "may-be-replica",
             EndError::NotNewest { .. } => NOT_NEWEST,
+            EndError::NothingTold { .. } => "nothing-told",
             EndError::KeyNotLoaded(_) => KEY_NOT_LOADED,
             EndError::SnapshotGone { .. } => "snapshot-gone",
         }
@@ -242,7 +251,7 @@ impl<'a> Local<'a> {
                 None
             }),
         };
-        let keeping = Keeping::begin(root, found.guid, snapshot.guid);
+        let keeping = Keeping::begin(root, found.name.pool(), found.guid, snapshot);
         let keeping = keeping.map_err(|error| not_kept(dataset, &error)).ok();
         Ok(Reading::new(since, keeping))
     }
@@ -334,8 +343,15 @@ impl End for Local<'_> {
         if self.zfs.property(dataset, "keystatus")?.as_deref() == Some("unavailable") {
             return Err(EndError::KeyNotLoaded(dataset.clone()));
         }
+        let guid_of = || Ok::<_, EndError>(self.zfs.dataset(dataset)?.map(|found| found.guid));
+        let before = guid_of()?;
         let mut reading = self.reading(dataset, &snapshot, scope)?;
-        self.zfs.show(&SnapshotName::new(dataset.clone(), snapshot.label), &mut |dir| reading.tree(dir))?;
+        let name = SnapshotName::new(dataset.clone(), snapshot.label.clone());
+        self.zfs.show(&name, &mut |dir| reading.tree(dir))?;
+        // It was found by its guid and read by its name: both are of the same one still.
+        if self.snapshot(dataset, guid)? != snapshot || guid_of()? != before {
+            return Err(EndError::SnapshotGone { dataset: dataset.clone(), guid });
+        }
         let (digests, keeping) = reading.done();
         if let Some(Err(error)) = keeping.map(Keeping::finish) {
             not_kept(dataset, &error);

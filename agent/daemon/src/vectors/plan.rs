@@ -121,8 +121,7 @@ pub enum Obstacle {
     },
     /// A name that the target would have to have is longer than ZFS lets one be.
     #[error(
-        "{name} would have {length} bytes on the target, and a name of ZFS has {NAME_MAX} at most: have the vector lead to a \
-         dataset with a shorter name"
+        "{name} would have {length} bytes, and a name of ZFS has {NAME_MAX} at most: it takes a dataset with a shorter name"
     )]
     NameTooLong {
         /// The snapshot, or the mark that the vector leaves of it.
@@ -228,8 +227,8 @@ pub fn plan(pair: &Pair, source: &View, target: Option<&View>) -> Result<Step, O
 fn send(pair: &Pair, source: &View, base: Base, wanted: &[Snapshot]) -> Result<Step, Obstacle> {
     // Also the mark that follows, of whatever guid: without it there would be nothing to go on from.
     let mark = pair.id.bookmark(Guid::new(u64::MAX));
-    let names = wanted.iter().map(|snapshot| ('@', &snapshot.label)).chain([('#', &mark)]);
-    let mut names = names.map(|(sign, label)| format!("{}{sign}{label}", pair.target));
+    let names = wanted.iter().map(|snapshot| format!("{}@{}", pair.target, snapshot.label));
+    let mut names = names.chain([&pair.target, &pair.source].map(|dataset| format!("{dataset}#{mark}")));
     if let Some(name) = names.find(|name| name.len() > NAME_MAX) {
         return Err(Obstacle::NameTooLong { length: name.len(), name });
     }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use siris_zfs::Snapshot;
 
 use super::digest::{Amount, Scope, differences, whole};
-use super::end::{End, KEY_NOT_LOADED};
+use super::end::{End, EndError, KEY_NOT_LOADED};
 use super::plan::Obstacle;
 use super::sync::{Pair, SyncError};
 
@@ -63,6 +63,14 @@ pub fn prove(pair: &Pair, source: &dyn End, target: &dyn End, scope: Scope) -> R
             Ok::<_, SyncError>((near?, far?))
         })?
     };
+    for (end, told, dataset) in
+        [(&ours, SyncError::Source as fn(_) -> _, &pair.source), (&theirs, SyncError::Target, &pair.target)]
+    {
+        // Two that say nothing are not the same.
+        if end.entries.first().is_none_or(|first| !first.path.as_os_str().is_empty()) {
+            return Err(told(EndError::NothingTold { dataset: dataset.clone(), guid: base.guid }));
+        }
+    }
     let differing = differences(&ours.entries, &theirs.entries).into_iter().map(PathBuf::from).collect();
     let (paths, digest) = (ours.entries.len(), whole(&ours.entries));
     Ok(Proof { base, paths, digest, differing, source: ours.amount, target: theirs.amount })

@@ -209,6 +209,8 @@ fn transfer(
         (_, Err(error)) if was_well && found_bad(&error) => Err(SyncError::Damaged(error)),
         (Ok(()), Ok(())) => Ok(()),
         (Err(error), Ok(())) => Err(SyncError::Source(error.into())),
+        // Its own disks, most likely: what the target says of a stream that ends early is of no use.
+        (Err(error @ ZfsError::Refused { .. }), Err(_)) if ended => Err(SyncError::Source(error.into())),
         (Ok(()), Err(error)) => Err(SyncError::Target(error)),
         (Err(sent), Err(target_failed)) => Err(SyncError::Both { source_failed: Box::new(sent.into()), target_failed }),
     }

@@ -357,19 +357,20 @@ fn patiently<T>(
     teller: &mut Teller<'_>,
     work: impl Fn(&mut Teller<'_>) -> Result<T, SyncError>,
 ) -> Result<T, SyncError> {
-    let (mut tries, mut pause) = (0, Duration::from_secs(1));
+    let (mut tries, mut damaged, mut pause) = (0, 0, Duration::from_secs(1));
     loop {
         let before = teller.bytes;
         let error = match work(teller) {
             Ok(done) => return Ok(done),
             Err(error) => error,
         };
-        let damaged = is_damaged(&error);
-        if teller.bytes > before && !damaged {
-            (tries, pause) = (0, Duration::from_secs(1));
+        if is_damaged(&error) {
+            damaged += 1;
+        } else if teller.bytes > before {
+            (tries, damaged, pause) = (0, 0, Duration::from_secs(1));
         }
         tries += 1;
-        if !passes(&error) || tries > if damaged { TRIES_DAMAGED } else { TRIES } {
+        if !passes(&error) || tries > TRIES || damaged > TRIES_DAMAGED {
             return Err(error);
         }
         say(teller.out, &Said::Again { text: crate::chain(&error), wait: pause.as_secs() });

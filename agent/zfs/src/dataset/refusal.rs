@@ -36,7 +36,7 @@ const WORDS: [(Refusal, &[&str]); 9] = [
             "does not match incremental source",
             "incremental source",
             "must specify -F to overwrite",
-            "is not the same snapshot used in the initial send",
+            "the same snapshot used in the initial send",
         ],
     ),
     (Refusal::Incomplete, &["incomplete stream", "checksum mismatch or incomplete", "failed to read from stream"]),
@@ -144,7 +144,10 @@ mod tests {
             ("cannot receive: invalid stream (bad magic number)", Refusal::Corrupt),
             ("cannot receive new filesystem stream: destination tank/b space quota exceeded.", Refusal::NoSpace),
             ("cannot resume send: 'tank/a@1' used in the initial send no longer exists", Refusal::Missing),
-            ("cannot resume send: 'tank/a@1' is not the same snapshot used in the initial send", Refusal::NotTheBase),
+            (
+                "cannot resume send: 'tank/a@1' is no longer the same snapshot used in the initial send",
+                Refusal::NotTheBase,
+            ),
             (
                 "cannot receive incremental stream: destination tank/b contains partially-complete state from \"zfs receive -s\".",
                 Refusal::Busy,

@@ -1,11 +1,12 @@
 //! What this end has read of a dataset last, kept so that only what changed has to be read again.
 //!
-//! Owns: the files below [`DIGESTS`], one for each dataset, named by its guid, and how much room they take in all. A file is
+//! Owns: the files below [`DIGESTS`], one for each dataset, named by its pool and its guid (two pools that were one once have
+//! the same guids), and how much room they take in all. A file is
 //! written as it is read, and replaces the one before in one step. It is a saving and nothing else: whatever is odd about it
 //! makes it one of which nothing is known. Never: says something of a dataset or a snapshot other than its own.
 //!
-//! Form, numbers in little-endian order: the text `SIRISDIG`; version (u32); bytes of a chunk (u64); guids of dataset and
-//! snapshot (u64 each). Of each file a 1 (u8), its inode, the seconds (u64) and nanoseconds (u32) of its birth, bytes of a
+//! Form, numbers in little-endian order: the text `SIRISDIG`; version (u32); bytes of a chunk; guids of dataset and snapshot;
+//! the snapshot's transaction group (u64 each): one that is received anew has the same guid, and another group. Of each file a 1 (u8), its inode, the seconds (u64) and nanoseconds (u32) of its birth, bytes of a
 //! block, length (u64 each), and of each chunk: 0 for a hole, 1 and the SHA-256 of it, or 2 for zeros that are no hole. Then
 //! a 0, and the SHA-256 of all before.
 
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use siris_ibu::digest::{Hasher, Sha256};
-use siris_zfs::Guid;
+use siris_zfs::{Guid, Snapshot};
 use tempfile::NamedTempFile;
 
 use super::CHUNK;
@@ -74,8 +75,8 @@ pub fn make_dir(root: &Root) -> io::Result<()> {
 }
 
 /// Where the file of a dataset is.
-fn place(root: &Root, dataset: Guid) -> PathBuf {
-    root.path(DIGESTS).join(dataset.to_string())
+fn place(root: &Root, pool: &str, dataset: Guid) -> PathBuf {
+    root.path(DIGESTS).join(format!("{pool}-{dataset}"))
 }
 
 fn odd(what: &str) -> io::Error {
@@ -134,6 +135,7 @@ impl<R: Read> Read for Counting<R> {
 #[derive(Debug)]
 pub struct Kept {
     snapshot: Guid,
+    createtxg: u64,
     file: BufReader<File>,
     /// Where each inode's part begins, in bytes.
     places: HashMap<u64, u64>,
@@ -144,8 +146,8 @@ impl Kept {
     ///
     /// # Errors
     /// When it cannot be read, or there is something odd about it.
-    pub fn open(root: &Root, dataset: Guid) -> io::Result<Option<Self>> {
-        let file = match File::open(place(root, dataset)) {
+    pub fn open(root: &Root, pool: &str, dataset: Guid) -> io::Result<Option<Self>> {
+        let file = match File::open(place(root, pool, dataset)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
@@ -156,7 +158,7 @@ impl Kept {
         if all.u64()? != dataset.as_u64() {
             return Err(odd("of another dataset"));
         }
-        let (snapshot, mut places) = (Guid::new(all.u64()?), HashMap::new());
+        let (snapshot, createtxg, mut places) = (Guid::new(all.u64()?), all.u64()?, HashMap::new());
         loop {
             let at = all.count;
             match all.array()? {
@@ -175,12 +177,12 @@ impl Kept {
         if computed.as_bytes() != &all.array()? || all.read(&mut [0])? != 0 {
             return Err(odd("it is not what was written"));
         }
-        Ok(Some(Kept { snapshot, file: BufReader::new(file), places }))
+        Ok(Some(Kept { snapshot, createtxg, file: BufReader::new(file), places }))
     }
 
-    /// The snapshot of which it is.
-    pub fn snapshot(&self) -> Guid {
-        self.snapshot
+    /// The snapshot of which it is: its guid, and its transaction group.
+    pub fn snapshot(&self) -> (Guid, u64) {
+        (self.snapshot, self.createtxg)
     }
 
     /// What was read of a file; `None` where nothing was, or of another one that had its inode.
@@ -231,14 +233,14 @@ impl Keeping {
     ///
     /// # Errors
     /// When no file can be made.
-    pub fn begin(root: &Root, dataset: Guid, snapshot: Guid) -> io::Result<Self> {
-        let place = place(root, dataset);
+    pub fn begin(root: &Root, pool: &str, dataset: Guid, snapshot: &Snapshot) -> io::Result<Self> {
+        let place = place(root, pool, dataset);
         make_dir(root)?;
         let out = BufWriter::new(tempfile::Builder::new().prefix(".new-").tempfile_in(root.path(DIGESTS))?);
         let mut keeping = Keeping { place, out, hasher: Hasher::default(), count: 0, failed: None };
         keeping.put(MAGIC);
         keeping.put(&VERSION.to_le_bytes());
-        keeping.numbers(&[CHUNK, dataset.as_u64(), snapshot.as_u64()]);
+        keeping.numbers(&[CHUNK, dataset.as_u64(), snapshot.guid.as_u64(), snapshot.createtxg]);
         Ok(keeping)
     }
 

@@ -3,8 +3,9 @@
 //! Owns: which earlier one that is, and that whatever is in doubt is not known. Never: goes by times of change; takes names
 //! or metadata from what is kept.
 //!
-//! The earlier one is found by guid among the dataset's own snapshots, or its bookmarks once it is gone, and is older than the
-//! new one. What changed in between ZFS says, here, of this end's own disks; the other end does not come into it.
+//! The earlier one is found among the dataset's own snapshots, by guid and transaction group: one that was lost and received
+//! again has the guid of the first and another group, and was not read. A bookmark does not do, which may be of what was
+//! before somebody rolled back. What changed in between ZFS says, here, of this end's own disks; the other end does not come into it.
 
 use std::fs::Metadata;
 use std::io;
@@ -52,14 +53,16 @@ impl Since {
         dataset: &Dataset,
         snapshot: &Snapshot,
     ) -> Result<Option<Self>, NothingKnown> {
-        let Some(kept) = Kept::open(root, dataset.guid).map_err(NothingKnown::Kept)? else { return Ok(None) };
-        let from = kept.snapshot();
-        if from == snapshot.guid {
+        let Some(kept) = Kept::open(root, dataset.name.pool(), dataset.guid).map_err(NothingKnown::Kept)? else {
+            return Ok(None);
+        };
+        let (from, createtxg) = kept.snapshot();
+        if (from, createtxg) == (snapshot.guid, snapshot.createtxg) {
             return Ok(Some(Since { kept, changes: None }));
         }
         let stream = Stream::Snapshot {
             snapshot: SnapshotName::new(dataset.name.clone(), snapshot.label.clone()),
-            base: base(zfs, dataset, from, snapshot.createtxg)?,
+            base: base(zfs, dataset, (from, createtxg), snapshot.createtxg)?,
             between: false,
             raw: false,
         };
@@ -81,15 +84,11 @@ impl Since {
     }
 }
 
-/// The older snapshot of the dataset, to send from.
-fn base(zfs: &dyn Datasets, dataset: &Dataset, guid: Guid, createtxg: u64) -> Result<Base, NothingKnown> {
-    let snapshots = zfs.snapshots(&dataset.name)?;
-    if let Some(old) = snapshots.into_iter().find(|old| old.guid == guid && old.createtxg < createtxg) {
-        return Ok(Base::Snapshot(SnapshotName::new(dataset.name.clone(), old.label)));
-    }
-    let bookmarks = zfs.bookmarks(&dataset.name)?;
-    let old = bookmarks.into_iter().find(|old| old.guid == guid && old.createtxg < createtxg);
-    old.map(|old| Base::Bookmark(old.label)).ok_or(NothingKnown::Gone(guid))
+/// The older snapshot of the dataset, to send from: the very one that was read, which is before this group.
+fn base(zfs: &dyn Datasets, dataset: &Dataset, read: (Guid, u64), before: u64) -> Result<Base, NothingKnown> {
+    let is_it = |old: &Snapshot| (old.guid, old.createtxg) == read && old.createtxg < before;
+    let old = zfs.snapshots(&dataset.name)?.into_iter().find(is_it).ok_or(NothingKnown::Gone(read.0))?;
+    Ok(Base::Snapshot(SnapshotName::new(dataset.name.clone(), old.label)))
 }
 
 /// What is known of a file, chunk by chunk from its beginning on.

@@ -13,11 +13,15 @@ fn data(byte: u8) -> Chunk {
 
 /// Two files: one of three chunks and a bit, and an empty one.
 fn keep(root: &Root) {
-    let mut keeping = Keeping::begin(root, DATASET, SNAPSHOT).unwrap();
+    let mut keeping = Keeping::begin(root, "tank", DATASET, &snapshot(SNAPSHOT)).unwrap();
     keeping.file(&file(9), 3 * CHUNK + 5);
     [data(1), Chunk::Hole, Chunk::Zeros, data(2)].iter().for_each(|chunk| keeping.chunk(chunk));
     keeping.file(&file(10), 0);
     keeping.finish().unwrap();
+}
+
+fn snapshot(guid: Guid) -> Snapshot {
+    Snapshot { label: "1568402268".parse().unwrap(), guid, createtxg: 70 }
 }
 
 fn names(root: &Root) -> Vec<String> {
@@ -33,12 +37,12 @@ fn names(root: &Root) -> Vec<String> {
 fn what_was_read_is_there_again_and_of_its_own_file_only() {
     let dir = tempfile::tempdir().unwrap();
     let root = Root::new(dir.path());
-    assert!(Kept::open(&root, DATASET).unwrap().is_none());
+    assert!(Kept::open(&root, "tank", DATASET).unwrap().is_none());
     keep(&root);
-    assert_eq!(names(&root), ["5"]);
-    assert!(Kept::open(&root, Guid::new(6)).unwrap().is_none());
-    let mut kept = Kept::open(&root, DATASET).unwrap().unwrap();
-    assert_eq!(kept.snapshot(), SNAPSHOT);
+    assert_eq!(names(&root), ["tank-5"]);
+    assert!(Kept::open(&root, "tank", Guid::new(6)).unwrap().is_none());
+    let mut kept = Kept::open(&root, "tank", DATASET).unwrap().unwrap();
+    assert_eq!(kept.snapshot(), (SNAPSHOT, 70));
     let ends = [CHUNK, 2 * CHUNK, 3 * CHUNK, 3 * CHUNK + 5, 4 * CHUNK];
     let read = |kept: &mut Kept, ends: &[u64]| {
         let mut chunks = kept.file(&file(9)).unwrap();
@@ -66,23 +70,23 @@ fn whatever_is_odd_about_it_nothing_is_known() {
     let dir = tempfile::tempdir().unwrap();
     let root = Root::new(dir.path());
     keep(&root);
-    let path = place(&root, DATASET);
+    let path = place(&root, "tank", DATASET);
     let good = fs::read(&path).unwrap();
     for at in 0..good.len() {
         let mut bytes = good.clone();
         bytes[at] ^= 1;
         fs::write(&path, bytes).unwrap();
-        assert!(Kept::open(&root, DATASET).is_err(), "byte {at} turned");
+        assert!(Kept::open(&root, "tank", DATASET).is_err(), "byte {at} turned");
         fs::write(&path, &good[..at]).unwrap();
-        assert!(Kept::open(&root, DATASET).is_err(), "{at} bytes");
+        assert!(Kept::open(&root, "tank", DATASET).is_err(), "{at} bytes");
     }
     fs::write(&path, [&good[..], b"x"].concat()).unwrap();
-    assert!(Kept::open(&root, DATASET).is_err());
+    assert!(Kept::open(&root, "tank", DATASET).is_err());
     // Another dataset's, moved here.
-    fs::write(place(&root, SNAPSHOT), &good).unwrap();
-    assert!(Kept::open(&root, SNAPSHOT).is_err());
+    fs::write(place(&root, "tank", SNAPSHOT), &good).unwrap();
+    assert!(Kept::open(&root, "tank", SNAPSHOT).is_err());
     fs::write(&path, &good).unwrap();
-    assert!(Kept::open(&root, DATASET).is_ok());
+    assert!(Kept::open(&root, "tank", DATASET).is_ok());
 }
 
 #[test]
@@ -96,7 +100,7 @@ fn the_oldest_ones_go_where_there_is_no_room() {
         file.set_modified(SystemTime::now() - std::time::Duration::from_secs(age)).unwrap();
     }
     keep(&root);
-    assert_eq!(names(&root), ["2", "5"]);
+    assert_eq!(names(&root), ["2", "tank-5"]);
 }
 
 #[test]
@@ -104,11 +108,11 @@ fn what_does_not_fit_is_not_kept_and_leaves_what_was() {
     let dir = tempfile::tempdir().unwrap();
     let root = Root::new(dir.path());
     keep(&root);
-    let mut keeping = Keeping::begin(&root, DATASET, Guid::new(7)).unwrap();
+    let mut keeping = Keeping::begin(&root, "tank", DATASET, &snapshot(Guid::new(7))).unwrap();
     let chunks = ROOM / 33 + 1;
     keeping.file(&file(9), chunks * CHUNK);
     (0..chunks).for_each(|_| keeping.chunk(&data(1)));
     assert!(keeping.finish().is_err());
-    assert_eq!(names(&root), ["5"]);
-    assert_eq!(Kept::open(&root, DATASET).unwrap().unwrap().snapshot(), SNAPSHOT);
+    assert_eq!(names(&root), ["tank-5"]);
+    assert_eq!(Kept::open(&root, "tank", DATASET).unwrap().unwrap().snapshot(), (SNAPSHOT, 70));
 }
