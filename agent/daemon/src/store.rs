@@ -274,7 +274,9 @@ impl Store {
     /// When there is one from that source to that target, or it cannot be written.
     pub fn add_vector(&self, vector: &Vector) -> Result<u64, StoreError> {
         let Vector { machine, from, direction, source, target, path, tier, paused, .. } = vector;
-        let same = "SELECT number FROM vectors WHERE machine = ? AND direction = ? AND (source = ? OR target = ?)";
+        // What is fetched into one dataset here comes from one place.
+        let same = "SELECT number FROM vectors WHERE (machine = ?1 AND direction = ?2 AND (source = ?3 OR target = ?4)) \
+                    OR (?2 = 'pull' AND direction = 'pull' AND target = ?4)";
         let ends = params![machine.as_str(), direction.as_str(), source.as_str(), target.as_str()];
         let there = self.connection.query_row(same, ends, |row| row.get::<_, i64>(0)).optional();
         if let Some(number) = there.map_err(|error| self.fault(error))? {

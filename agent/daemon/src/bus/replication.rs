@@ -405,6 +405,9 @@ impl ReplicationObject {
     async fn from(&self, asked: &Options, direction: Direction) -> Result<Option<Machine>, Failure> {
         let refused = |text: &str| Failure::new(ErrorCode::VectorRefused, text);
         match (direction, text(asked, "from")?) {
+            (Direction::Relay, Some(from)) if text(asked, "machine")?.as_ref() == Some(&from) => {
+                Err(refused("a relay lies between two machines"))
+            }
             (Direction::Relay, Some(from)) => {
                 if wanted(asked, "mode", Mode::Zfs)? == Mode::Rsync {
                     return Err(refused("a relay lies between two that have ZFS: mode rsync is for one end here"));

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use siris_zfs::{DatasetName, Datasets, Guid, Label, Snapshot, ZfsError};
+use siris_zfs::{DatasetName, Datasets, Guid, Label, Refusal, Snapshot, ZfsError};
 
 use super::retention::{Decision, Need, Policy, PolicyError, decide};
 use crate::vectors::VectorId;
@@ -93,10 +93,11 @@ pub enum PruneError {
 }
 
 /// Destroys the recovery points that go, some hundred at a time, of the dataset and of all that lies in it, and says how
-/// many those are.
+/// many those are. One that ZFS keeps (somebody holds it since it was decided, a clone needs it) stays, and is told of in the
+/// journal.
 ///
 /// # Errors
-/// When ZFS refuses: somebody holds one since it was decided. What was destroyed before stays so; to be run again.
+/// When ZFS refuses for another reason. What was destroyed before stays so; to be run again.
 pub fn apply(zfs: &dyn Datasets, dataset: &DatasetName, decisions: &[Decision]) -> Result<usize, ZfsError> {
     let going: BTreeSet<&Label> = decisions.iter().filter(|one| one.goes()).map(|one| &one.label).collect();
     if going.is_empty() {
@@ -104,14 +105,35 @@ pub fn apply(zfs: &dyn Datasets, dataset: &DatasetName, decisions: &[Decision]) 
     }
     let below = format!("{dataset}/");
     let all = zfs.datasets(&[dataset.pool_name()])?.into_iter().map(|found| found.name);
+    let mut stay: BTreeSet<Label> = BTreeSet::new();
     // What lies in it first: as long as the point is there, it shows that there is something left to do.
     let inner = all.filter(|name| name.as_str().starts_with(&below));
     for name in inner.chain([dataset.clone()]) {
         let labels: Vec<Label> = zfs.snapshots(&name)?.into_iter().map(|snapshot| snapshot.label).collect();
         let labels: Vec<Label> = labels.into_iter().filter(|label| going.contains(label)).collect();
         for some in labels.chunks(AT_ONCE) {
-            zfs.destroy_snapshots(&name, some)?;
+            match zfs.destroy_snapshots(&name, some) {
+                Err(error) if is_busy(&error) => {}
+                done => {
+                    done?;
+                    continue;
+                }
+            }
+            // One that a clone needs, or that was held since, keeps none of the others.
+            for label in some {
+                match zfs.destroy_snapshots(&name, std::slice::from_ref(label)) {
+                    Err(error) if is_busy(&error) => {
+                        eprintln!("retention: {name}@{label} stays: {}", crate::chain(&error));
+                        stay.insert(label.clone());
+                    }
+                    done => done?,
+                }
+            }
         }
     }
-    Ok(going.len())
+    Ok(going.len() - stay.len())
+}
+
+fn is_busy(error: &ZfsError) -> bool {
+    matches!(error, ZfsError::Refused { why: Refusal::Busy, .. })
 }

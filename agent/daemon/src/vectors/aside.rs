@@ -9,10 +9,15 @@
 use siris_zfs::{DatasetName, Datasets, Label, SnapshotName, ZfsError};
 
 use super::VectorId;
+use super::rsync::FETCHED_BY;
 
 /// What the clone is named until it takes the dataset's name.
 const CLONE: &str = "back";
 const CANMOUNT: &str = "canmount";
+/// Properties that the clone does not take from the dataset: promoting moves the first one, and what is reserved would be twice.
+const NOT_TAKEN: [&str; 4] = ["keylocation", "reservation", "refreservation", CANMOUNT];
+/// How many snapshots are asked for their holds at once.
+const HOLDS: usize = 500;
 
 /// Why nothing was set aside.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +34,9 @@ pub enum AsideError {
     /// Something lies in it, which would be left behind.
     #[error("{0} lies in it: move it elsewhere first")]
     NotAlone(DatasetName),
+    /// rsync may be writing to it.
+    #[error("vector {1} fetches into {0}: remove that one first")]
+    Fetched(DatasetName, String),
     /// The other name does not fit.
     #[error("{0} is no name that ZFS takes")]
     Name(String),
@@ -45,6 +53,7 @@ impl AsideError {
             AsideError::Primary(_) => "dataset-is-primary",
             AsideError::Missing(_) => "missing",
             AsideError::NotAlone(_) => "not-alone",
+            AsideError::Fetched(..) => "fetched-into",
             AsideError::Name(_) => "name-too-long",
             AsideError::Leftover(_) => "name-taken",
         }
@@ -80,32 +89,71 @@ pub fn set_aside(
     if let Some(inner) = all.iter().find(|one| one.name.as_str().starts_with(&inside)) {
         return Err(AsideError::NotAlone(inner.name.clone()));
     }
-    let Some(back_to) = back_to else {
-        zfs.abort_receive(dataset)?;
-        zfs.unmount(dataset)?;
-        forget(zfs, dataset)?;
-        zfs.rename(dataset, &aside)?;
-        return Ok(aside);
-    };
+    if let Some(vector) = zfs.property(dataset, FETCHED_BY)? {
+        return Err(AsideError::Fetched(dataset.clone(), vector));
+    }
+    let is_promoted = found.origin.as_ref().is_some_and(|origin| origin.dataset == clone);
     // A stream that is being received keeps all from happening; the rest of one that broke off cannot be continued from here.
     zfs.abort_receive(dataset)?;
-    let is_promoted = found.origin.as_ref().is_some_and(|origin| origin.dataset == clone);
-    if is_promoted {
-        let newest = zfs.snapshots(&clone)?.pop();
-        newest.filter(|newest| newest.label == *back_to).ok_or_else(|| AsideError::Leftover(clone.clone()))?;
-    } else {
-        make(zfs, dataset, back_to, &clone, all.iter().find(|one| one.name == clone).map(|one| one.origin.as_ref()))?;
-        zfs.promote(&clone)?;
-    }
-    forget(zfs, dataset)?;
+    // Nobody has it open, before anything else changes.
     zfs.unmount(dataset)?;
-    zfs.rename(dataset, &aside)?;
+    let back_to = match (back_to, is_promoted) {
+        (Some(back_to), _) => back_to.clone(),
+        // It was said with a snapshot before, and is finished as that.
+        (None, true) => zfs.snapshots(&clone)?.pop().ok_or_else(|| AsideError::Leftover(clone.clone()))?.label,
+        (None, false) => {
+            forget(zfs, dataset)?;
+            zfs.rename(dataset, &aside)?;
+            return Ok(aside);
+        }
+    };
+    let there = all.iter().find(|one| one.name == clone).map(|one| one.origin.as_ref());
+    let split = || split(zfs, dataset, &back_to, &clone, if is_promoted { Split::Promoted } else { Split::Not(there) });
+    if let Err(error) = split().and_then(|()| Ok(zfs.rename(dataset, &aside)?)) {
+        // It is as it was, or goes on from here the next time; what that ends in is told by the first error.
+        let _ = zfs.mount(dataset);
+        return Err(error);
+    }
     if let Err(error) = rename(zfs, &clone, dataset) {
-        // No vector is to find nothing there. What this ends in is told by the first error.
+        // No vector is to find nothing there.
         let _ = zfs.rename(&aside, dataset);
         return Err(error);
     }
     Ok(aside)
+}
+
+/// How far an earlier one has come.
+enum Split<'a> {
+    /// Not; the origin of a clone that may be there.
+    Not(Option<Option<&'a SnapshotName>>),
+    /// The clone has the history already.
+    Promoted,
+}
+
+/// Has the clone have the history up to the snapshot, and the dataset what came after it, without a mark of a vector.
+fn split(
+    zfs: &dyn Datasets,
+    dataset: &DatasetName,
+    back_to: &Label,
+    clone: &DatasetName,
+    before: Split<'_>,
+) -> Result<(), AsideError> {
+    match before {
+        Split::Promoted => {
+            let newest = zfs.snapshots(clone)?.pop();
+            newest.filter(|newest| newest.label == *back_to).ok_or_else(|| AsideError::Leftover(clone.clone()))?;
+        }
+        Split::Not(there) => {
+            make(zfs, dataset, back_to, clone, there)?;
+            zfs.promote(clone)?;
+        }
+    }
+    forget(zfs, dataset)
+}
+
+/// What the clone of a dataset is named while it is being set aside; `None` where there is no room for such a name.
+pub(super) fn clone_of(dataset: &DatasetName) -> Option<DatasetName> {
+    beside(dataset, CLONE).ok()
 }
 
 fn beside(dataset: &DatasetName, suffix: &str) -> Result<DatasetName, AsideError> {
@@ -131,22 +179,23 @@ fn make(
         None => zfs.clone_snapshot(&snapshot, clone)?,
     }
     let own = zfs.own_properties(dataset)?;
-    for (name, value) in &own {
+    for (name, value) in own.iter().filter(|(name, _)| !NOT_TAKEN.contains(&name.as_str())) {
         zfs.set_property(clone, name, Some(value))?;
     }
-    if !own.contains_key(CANMOUNT) {
-        // A clone is made so that it is not mounted by itself; this one is to be as what it was made of. It is no property that
-        // is inherited.
-        zfs.set_property(clone, CANMOUNT, Some("on"))?;
-    }
+    // Last, when its mount point is what it is to be. A clone is made so that it is not mounted by itself, and this is no property
+    // that is inherited.
+    let canmount = own.get(CANMOUNT).map_or("on", String::as_str);
+    zfs.set_property(clone, CANMOUNT, Some(canmount))?;
     Ok(())
 }
 
 /// Takes back what vectors have marked of what is set aside: it is no base of theirs any more, and nobody else would.
 fn forget(zfs: &dyn Datasets, dataset: &DatasetName) -> Result<(), AsideError> {
     let labels: Vec<Label> = zfs.snapshots(dataset)?.into_iter().map(|one| one.label).collect();
-    for hold in zfs.holds(dataset, &labels)?.into_iter().filter(|hold| VectorId::of_tag(&hold.tag).is_some()) {
-        zfs.release(&SnapshotName::new(dataset.clone(), hold.label), &hold.tag)?;
+    for some in labels.chunks(HOLDS) {
+        for hold in zfs.holds(dataset, some)?.into_iter().filter(|hold| VectorId::of_tag(&hold.tag).is_some()) {
+            zfs.release(&SnapshotName::new(dataset.clone(), hold.label), &hold.tag)?;
+        }
     }
     for bookmark in zfs.bookmarks(dataset)?.into_iter().filter(|one| VectorId::of_bookmark(&one.label).is_some()) {
         zfs.destroy_bookmark(dataset, &bookmark.label)?;

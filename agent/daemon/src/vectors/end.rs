@@ -12,6 +12,7 @@ use siris_zfs::{
 };
 
 use super::VectorId;
+use super::aside;
 use super::digest::kept::Keeping;
 use super::digest::since::Since;
 use super::digest::{Digests, Reading, Scope};
@@ -82,6 +83,17 @@ pub enum EndError {
         /// The guid.
         guid: Guid,
     },
+    /// rsync may be writing to it.
+    #[error("vector {vector} fetches into {dataset}: remove that one first")]
+    FetchedInto {
+        /// The dataset.
+        dataset: DatasetName,
+        /// What the dataset says of the vector.
+        vector: String,
+    },
+    /// What it has beside its source's was being set aside.
+    #[error("{0} was being set aside when that broke off: say it once more there (sirisctl dataset set-aside {0})")]
+    HalfSetAside(DatasetName),
     /// It names nothing of what is in a snapshot, not even its root.
     #[error("what is in the snapshot with guid {guid} of {dataset} was not told, as by an agent that does not work")]
     NothingTold {
@@ -117,6 +129,8 @@ impl EndError {
             EndError::NoPoints(_) => "no-recovery-point",
             EndError::MayBeReplica { .. } => "may-be-replica",
             EndError::NotNewest { .. } => NOT_NEWEST,
+            EndError::FetchedInto { .. } => "fetched-into",
+            EndError::HalfSetAside(_) => "half-set-aside",
             EndError::NothingTold { .. } => "nothing-told",
             EndError::KeyNotLoaded(_) => KEY_NOT_LOADED,
             EndError::SnapshotGone { .. } => "snapshot-gone",
@@ -276,7 +290,10 @@ impl<'a> Local<'a> {
 
 impl End for Local<'_> {
     fn look(&self, dataset: &DatasetName) -> Result<Option<View>, EndError> {
-        let Some(found) = self.zfs.dataset(dataset)? else { return Ok(None) };
+        let Some(found) = self.zfs.dataset(dataset)? else {
+            let clone = aside::clone_of(dataset).map(|clone| self.zfs.dataset(&clone)).transpose()?;
+            return if clone.flatten().is_some() { Err(EndError::HalfSetAside(dataset.clone())) } else { Ok(None) };
+        };
         let origin = match &found.origin {
             None => None,
             Some(origin) => {

@@ -102,7 +102,8 @@ impl Shell for Ssh {
     fn carrier(&self) -> Vec<String> {
         let mut words = vec![Tool::Ssh.program().to_owned()];
         words.extend(self.arguments());
-        words.extend(["-o".to_owned(), format!("HostName={}", self.address.host)]);
+        // ssh takes a percent sign there, as in an address of a link's own, for the begin of something else.
+        words.extend(["-o".to_owned(), format!("HostName={}", self.address.host.replace('%', "%%"))]);
         words
     }
 }

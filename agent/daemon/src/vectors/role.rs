@@ -9,6 +9,7 @@ use siris_zfs::{DatasetName, Datasets, Guid, PRIMARY};
 use super::VectorId;
 use super::end::{End, EndError, NOT_NEWEST};
 use super::plan::Obstacle;
+use super::rsync::FETCHED_BY;
 use super::sync::{Pair, SyncError, Watch, sync};
 use crate::datasets::take_point;
 
@@ -58,6 +59,9 @@ pub fn take_over(zfs: &dyn Datasets, dataset: &DatasetName, newest: Option<Guid>
     let Some(found) = zfs.snapshots(dataset)?.pop() else { return Err(EndError::NoPoints(dataset.clone())) };
     if let Some(guid) = newest.filter(|newest| *newest != found.guid) {
         return Err(EndError::NotNewest { dataset: dataset.clone(), guid });
+    }
+    if let Some(vector) = zfs.property(dataset, FETCHED_BY)? {
+        return Err(EndError::FetchedInto { dataset: dataset.clone(), vector });
     }
     // What a stream left that will not be continued; one that is being received keeps all from happening.
     zfs.abort_receive(dataset)?;

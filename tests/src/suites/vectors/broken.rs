@@ -101,7 +101,7 @@ fn limited(bench: &Bench<'_>) -> Result<()> {
     };
     office.guest.eventually(SYNC, &format!("{VECTOR}[ \"$(v sent)\" -ge $((4 << 20)) ]"))?;
     let shown = office.guest.ok("sirisctl vector show 1")?;
-    for said in ["priority    1", "limit       2MiB", "state       syncing", "behind      1 point", "MiB/s", " left: "]
+    for said in ["priority    1", "limit       2MiB", "state       syncing", "behind      1 point", "iB/s, ", " left: "]
     {
         must_contain(&shown, said, "a sync under way")?;
     }

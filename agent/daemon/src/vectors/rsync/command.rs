@@ -96,11 +96,11 @@ impl Run<'_> {
     pub(super) fn command(&self, work: Work) -> Cmd {
         let carrier: Vec<String> = self.shell.carrier().iter().map(|text| word(text)).collect();
         let mut cmd = Cmd::new(Tool::Rsync)
-            // Archive, and what that leaves out: hard links, ACLs, extended attributes. Holes stay holes. Ids as numbers: names
-            // mean others there.
-            .args(["-aHAXS", "--numeric-ids"])
-            // Of a file that is other, only what is other.
-            .args(["--no-whole-file", "--inplace", "--partial"])
+            // Archive, and what that leaves out: hard links, ACLs, all extended attributes. Holes stay holes. Ids as numbers:
+            // names mean others there.
+            .args(["-aHAXXS", "--numeric-ids"])
+            // Of a file that is other, only what is other. Whole seconds would not do to tell: an image never changes its size.
+            .args(["--no-whole-file", "--partial", "--modify-window=-1"])
             // Behind all the rest, and not at all where something could not be read.
             .args(["--delete-delay"])
             // Nothing that a shell there could understand but what we quoted, and nothing that it expands.
@@ -124,7 +124,9 @@ impl Run<'_> {
         }
         let there = format!("{THERE}:./");
         match self.way {
-            Way::Push => cmd.args(["--", "./", &there]),
+            // In place, which the copy that grows has to itself; and on the disks before the time of change says that it is there.
+            Way::Push => cmd.args(["--inplace", "--fsync", "--", "./", &there]),
+            // Not in place: what was one file with two names may be two by now, and both would have what the second one has.
             Way::Pull => cmd.args(["--", &there, "./"]),
         }
     }

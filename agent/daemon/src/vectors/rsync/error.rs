@@ -39,6 +39,12 @@ pub enum MirrorError {
          remove the vector and add it again, and all is sent anew"
     )]
     CopyMissing(Label, String),
+    /// The copy is of something else.
+    #[error(
+        "{0} holds a whole copy of recovery point {1}, which this dataset never had, or has no more: nothing there is replaced. \
+         Move it away if it is not needed, and all is sent anew"
+    )]
+    CopyUnknown(String, String),
     /// Some files did not get through.
     #[error(
         "some of it could not be transferred, and what is there is no recovery point; rsync says which, and why: mend that, and \
@@ -159,6 +165,7 @@ impl MirrorError {
             MirrorError::End(error) => error.code(),
             MirrorError::Refused { code, .. } => code,
             MirrorError::CopyMissing(..) => "copy-missing",
+            MirrorError::CopyUnknown(..) => "copy-unknown",
             MirrorError::Partial(_) => "partial-transfer",
             MirrorError::NoSpace(_) => "no-space",
             MirrorError::Rsync(_) => "rsync-failed",

@@ -15,7 +15,7 @@ mod tests;
 use std::io;
 use std::path::Path;
 
-use siris_zfs::{DatasetName, Datasets, Snapshot, SnapshotName, ZfsError};
+use siris_zfs::{DatasetName, Datasets, Guid, Snapshot, SnapshotName, ZfsError};
 
 use super::VectorId;
 use super::end::{End, EndError, Local};
@@ -33,7 +33,9 @@ pub use error::MirrorError;
 /// What runs on the other machine.
 const THERE: &str = include_str!("there.sh");
 /// The user property of a dataset that names the vector which fetches into it.
-const FETCHED_BY: &str = "org.siris:fetched-by";
+pub(super) const FETCHED_BY: &str = "org.siris:fetched-by";
+/// What it says behind the vector when that has come to its end.
+const WHOLE: &str = "whole";
 
 /// Which way it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,7 +116,7 @@ impl Mirror<'_> {
     pub fn forget(zfs: &dyn Datasets, dataset: &DatasetName, id: &VectorId) -> Result<(), EndError> {
         Local::new(zfs).forget(dataset, id)?;
         let is_there = zfs.dataset(dataset)?.is_some();
-        if is_there && zfs.property(dataset, FETCHED_BY)? == Some(id.to_string()) {
+        if is_there && zfs.property(dataset, FETCHED_BY)?.is_some_and(|by| Fetched::by(&by, id).is_ours) {
             zfs.set_property(dataset, FETCHED_BY, None)?;
         }
         Ok(())
@@ -162,6 +164,8 @@ impl Mirror<'_> {
                 if base.guid == newest.guid {
                     return Ok(base.clone());
                 }
+            } else if let Some(known) = whole.as_ref().filter(|known| !is_marked(&view, known)) {
+                return Err(MirrorError::CopyUnknown(self.path.to_string(), known.clone()).into());
             } else if whole.is_none()
                 && let Some(base) = view.base(&self.id)
             {
@@ -208,9 +212,17 @@ impl Mirror<'_> {
             other => return Err(MirrorError::Answer(other.to_owned()).into()),
         };
         let id = self.id.to_string();
-        let is_ours = self.zfs.property(self.dataset, FETCHED_BY).map_err(MirrorError::from)?.as_ref() == Some(&id);
+        let fetched = self.zfs.property(self.dataset, FETCHED_BY).map_err(MirrorError::from)?;
+        let Fetched { is_ours, is_whole } = fetched.map(|by| Fetched::by(&by, &self.id)).unwrap_or_default();
         // What all is in a recovery point is not lost where it is written over.
-        let is_safe = is_ours || !self.zfs.is_changed(self.dataset).map_err(MirrorError::from)?;
+        let is_changed = self.zfs.is_changed(self.dataset).map_err(MirrorError::from)?;
+        let is_safe = is_ours || !is_changed;
+        let mark =
+            |value: &str| self.zfs.set_property(self.dataset, FETCHED_BY, Some(value)).map_err(MirrorError::from);
+        if is_ours && is_whole && is_changed {
+            // What somebody has written here since is kept.
+            take_point(self.zfs, self.dataset, crate::now()).map_err(MirrorError::from)?;
+        }
         let work = |here: &Path| {
             let is_empty = is_empty(here).map_err(MirrorError::Run)?;
             if !is_empty && is_empty_there {
@@ -219,8 +231,8 @@ impl Mirror<'_> {
             if !is_empty && !is_safe {
                 return Err(MirrorError::TargetNotOurs(self.dataset.clone()).into());
             }
-            if !is_ours {
-                self.zfs.set_property(self.dataset, FETCHED_BY, Some(&id)).map_err(MirrorError::from)?;
+            if !is_ours || is_whole {
+                mark(&id)?;
             }
             let there = self.script("fetch", &[if is_empty { "yes" } else { "no" }]);
             let run = Run { shell: self.shell, there, here, way: Way::Pull, link_dest: None };
@@ -237,6 +249,7 @@ impl Mirror<'_> {
         if self.zfs.is_changed(self.dataset).map_err(MirrorError::from)? {
             take_point(self.zfs, self.dataset, crate::now()).map_err(MirrorError::from)?;
         }
+        mark(&format!("{id} {WHOLE}"))?;
         let newest = self.zfs.snapshots(self.dataset).map_err(MirrorError::from)?.pop();
         Ok(newest.ok_or(Obstacle::NoPoints)?)
     }
@@ -293,6 +306,28 @@ fn transfer(run: &Run<'_>, watch: &mut dyn Watch) -> Result<(), SyncError> {
             Ended::Stopped => return Err(SyncError::Stopped),
         }
     }
+}
+
+/// What [`FETCHED_BY`] says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Fetched {
+    /// This vector fetches into it.
+    is_ours: bool,
+    /// All that was fetched is in a recovery point: what differs from that was written by somebody else.
+    is_whole: bool,
+}
+
+impl Fetched {
+    fn by(text: &str, id: &VectorId) -> Self {
+        let (by, is_whole) = text.strip_suffix(WHOLE).map_or((text, false), |by| (by.trim_end(), true));
+        Fetched { is_ours: by == id.to_string(), is_whole }
+    }
+}
+
+/// Whether the dataset had this recovery point, which is gone by now: its bookmark says so.
+fn is_marked(view: &View, point: &str) -> bool {
+    let guid = point.split(' ').next().and_then(|guid| guid.parse::<Guid>().ok());
+    view.bookmarks.iter().any(|bookmark| Some(bookmark.guid) == guid)
 }
 
 /// A recovery point as the other machine has it written down.

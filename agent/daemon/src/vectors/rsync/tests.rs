@@ -566,3 +566,73 @@ fn words_reach_rsync_as_they_are() {
     let least = Rate::Bytes(1.try_into().unwrap());
     assert!(run.command(Work::Transfer(least)).to_string().contains("--bwlimit=1 "), "0 would be no limit");
 }
+
+#[test]
+fn a_copy_of_a_point_that_the_dataset_never_had_is_not_replaced() {
+    let Some(mut world) = world("copy") else { return };
+    world.write("file", b"the last one");
+    world.point(100);
+    world.push().unwrap();
+    // The pool is lost, and made anew under its name.
+    world.zfs = ModelDatasets::new(2, &["tank"]);
+    world.zfs.create(&world.dataset).unwrap();
+    world.point(200);
+    assert_eq!(code(world.push()), "copy-unknown");
+    assert_eq!(fs::read(world.there("file")).unwrap(), b"the last one");
+    assert!(!world.beside(".partial").exists());
+}
+
+#[test]
+fn what_somebody_wrote_where_a_vector_fetches_is_in_a_point_before_it_is_overwritten() {
+    let Some(world) = world("source") else { return };
+    fs::create_dir(world.there("")).unwrap();
+    fs::write(world.there("file"), "one").unwrap();
+    world.pull().unwrap();
+    world.write("own", b"mine");
+    fs::write(world.there("file"), "two").unwrap();
+    let newest = world.pull().unwrap();
+    let at = |snapshot: &Snapshot| {
+        world.zfs.content_at(&SnapshotName::new(world.dataset.clone(), snapshot.label.clone())).unwrap()
+    };
+    let all = world.zfs.snapshots(&world.dataset).unwrap();
+    assert_eq!((all.len(), all.last()), (3, Some(&newest)));
+    assert_eq!(at(&all[1])["own"], b"mine");
+    assert!(!at(&newest).contains_key("own"));
+}
+
+/// Fetches a directory into another one.
+fn fetch(from: &std::path::Path, to: &std::path::Path) {
+    let there =
+        format!("sh -c 'cd -- \"$1\" && shift && exec rsync \"$@\"' sh {}", quoted(&from.display().to_string()));
+    let run = Run { shell: &Here, there, here: to, way: Way::Pull, link_dest: None };
+    assert!(matches!(run.transfer(&mut ()).unwrap(), Ended::Done(_)));
+}
+
+#[test]
+fn what_was_one_file_with_two_names_may_be_two_the_next_time() {
+    let Some(_) = world("none") else { return };
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let write = |name: &str, text: &str| fs::write(from.path().join(name), text).unwrap();
+    write("daily.1", "yesterday");
+    fs::hard_link(from.path().join("daily.1"), from.path().join("daily.0")).unwrap();
+    fetch(from.path(), to.path());
+    fs::remove_file(from.path().join("daily.0")).unwrap();
+    write("daily.0", "of today!");
+    fetch(from.path(), to.path());
+    let read = |name: &str| fs::read_to_string(to.path().join(name)).unwrap();
+    assert_eq!((read("daily.0").as_str(), read("daily.1").as_str()), ("of today!", "yesterday"));
+}
+
+#[test]
+fn a_change_within_one_second_is_seen() {
+    let Some(_) = world("none") else { return };
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let image = from.path().join("image");
+    for (text, nanoseconds) in [("before", 100), ("behind", 900)] {
+        fs::write(&image, text).unwrap();
+        let time = UNIX_EPOCH + Duration::new(1_568_402_268, nanoseconds);
+        fs::File::open(&image).unwrap().set_modified(time).unwrap();
+        fetch(from.path(), to.path());
+        assert_eq!(fs::read_to_string(to.path().join("image")).unwrap(), text);
+    }
+}

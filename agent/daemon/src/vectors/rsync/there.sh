@@ -23,7 +23,8 @@ line() { [ -f "$1/$mark" ] && [ ! -L "$1/$mark" ] && sed -n "s/^$2 //p" "$1/$mar
 is_ours() { is_dir "$1" && [ "$(line "$1" siris-vector)" = "$vector" ]; }
 is_whole() { is_ours "$1" && grep -qx whole "$1/$mark"; }
 turn() { t=$(line "$1" turn); case $t in ''|*[!0-9]*) echo 0;; *) echo "$t";; esac; }
-kept() { sync -f "$1" 2>/dev/null || sync; }
+# Where this sync knows no single file system, it is asked for all; one that fails is a disk that does.
+kept() { if sync --help 2>/dev/null | grep -q -e --file-system; then sync -f -- "$1" || refuse copy-not-kept "$1"; else sync; fi; }
 
 # The mark goes last: until then it says whose the rest is.
 remove() {
