@@ -207,7 +207,12 @@ impl Vectors {
                             eprintln!("vector {number}: {text}; tried again in {wait} s");
                             self.note(number, |running| running.last_error = format!("tried again: {text}"));
                         }
-                        Said::Synced { base, bytes } => ended = Ok((base, bytes)),
+                        Said::Synced { base, bytes, anew } => {
+                            if anew {
+                                self.unprove(number).await;
+                            }
+                            ended = Ok((base, bytes));
+                        }
                         Said::Failed { code, text } => ended = Err(format!("{code}: {text}")),
                         // Not this worker's words.
                         Said::Forgotten | Said::Turned | Said::Compared { .. } | Said::Lag { .. } => {}
@@ -383,6 +388,19 @@ impl Vectors {
             }
             _ => Err(wordless()),
         }
+    }
+
+    /// What was proven was proven of a target that is not there any more.
+    async fn unprove(&self, number: u64) {
+        if self.running(number).is_ok_and(|running| running.vector.proven.is_empty()) {
+            return;
+        }
+        let kept = self.store(move |_, store| store.prove(number, "").map_err(|error| unusable(&error))).await;
+        if let Err(failure) = kept {
+            eprintln!("vector {number}: {failure}");
+        }
+        self.note(number, |running| running.vector.proven = String::new());
+        self.changed(number, &["ProvenTo"]).await;
     }
 
     /// Asks how far its target is behind: recovery points, seconds, bytes.

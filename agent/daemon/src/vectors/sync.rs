@@ -92,6 +92,8 @@ pub struct Pair {
 
 /// What a sync tells on its way, and is told.
 pub trait Watch: Send {
+    /// The target has nothing yet, or nothing any more: what was said of it before is said of something else.
+    fn is_anew(&mut self) {}
     /// A stream begins; how many bytes it has is an estimate, and not always known.
     fn begins(&mut self, bytes: Option<u64>);
     /// So many bytes of it are on their way now. `false` stops it.
@@ -133,6 +135,9 @@ pub fn sync(pair: &Pair, source: &dyn End, target: &dyn End, watch: &mut dyn Wat
         let step = plan(pair, &ours, theirs.as_ref())?;
         if before.as_ref() == Some(&step) {
             return Err(SyncError::Stuck);
+        }
+        if theirs.as_ref().is_none_or(|theirs| theirs.snapshots.is_empty()) {
+            watch.is_anew();
         }
         let sent = match &step {
             Step::UpToDate { base } => return Ok(base.clone()),

@@ -12,11 +12,12 @@ use siris_zfs::{Base, Datasets, Guid, Label, ModelDatasets, SnapshotName, Stream
 use super::digest::Scope;
 use super::end::{End, EndError, Local};
 use super::lag::{self, Lag};
+use super::limit::Rate;
 use super::peer::{Rights, Session};
 use super::plan::{Obstacle, Step, plan};
 use super::prove::prove;
 use super::role;
-use super::sync::{Pair, SyncError, sync};
+use super::sync::{Pair, SyncError, Watch, sync};
 use super::{VectorId, needs};
 use ports::{Blows, Far, Fuse, Mutant, Wired};
 use world::{A, B, World, id, name, op, pair, run};
@@ -401,6 +402,44 @@ fn what_may_be_a_replica_does_not_step_down_unless_somebody_says_that_it_is_none
     // Where there is nothing yet, nothing is taken over, and what has come of it stays.
     b.create(&name("b/fresh")).unwrap();
     assert_eq!(role::take_over(b, &name("b/fresh"), None).unwrap_err().code(), "no-recovery-point");
+}
+
+#[test]
+fn a_target_that_is_made_anew_is_told_of() {
+    #[derive(Default)]
+    struct Seen(bool);
+    impl Watch for Seen {
+        fn is_anew(&mut self) {
+            self.0 = true;
+        }
+
+        fn begins(&mut self, _bytes: Option<u64>) {}
+
+        fn passes(&mut self, _bytes: u64) -> bool {
+            true
+        }
+
+        fn passed(&mut self, _bytes: u64) -> bool {
+            true
+        }
+
+        fn rate(&mut self) -> Rate {
+            Rate::Free
+        }
+    }
+    let mut world = World::new();
+    world.point();
+    let go = |world: &World| {
+        let (pair, source, target) = world.ends(0, &Fuse::none());
+        let mut seen = Seen::default();
+        sync(pair, &Local::new(&source), &Local::new(&target), &mut seen).unwrap();
+        seen.0
+    };
+    assert!(go(&world), "the first time");
+    world.point();
+    assert!(!go(&world), "what came after");
+    aside::set_it_aside(&world);
+    assert!(go(&world), "when it was set aside");
 }
 
 #[test]

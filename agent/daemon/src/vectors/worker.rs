@@ -64,6 +64,8 @@ pub enum Said {
         base: String,
         /// Bytes that were sent for it.
         bytes: u64,
+        /// The target had nothing when it began.
+        anew: bool,
     },
     /// The newest snapshot that both ends have was compared.
     Compared {
@@ -121,7 +123,7 @@ pub fn run(root: &Root, zfs: &dyn Datasets, number: u64, out: &mut (dyn Write + 
     let said = match ended {
         Err(error) => Said::Failed { code: "sync-not-begun".to_owned(), text: crate::chain(&error) },
         Ok(begun) => match begun.sync(root, zfs, &mut teller) {
-            Ok(base) => Said::Synced { base: base.label.to_string(), bytes: teller.bytes },
+            Ok(base) => Said::Synced { base: base.label.to_string(), bytes: teller.bytes, anew: teller.anew },
             Err(SyncError::Stopped) if teller.held => Said::Held,
             Err(error) => Said::Failed { code: error.code().to_owned(), text: crate::chain(&error) },
         },
@@ -418,16 +420,22 @@ struct Teller<'a> {
     speed: Speed,
     /// The limit lets nothing pass.
     held: bool,
+    /// The target had nothing when it began.
+    anew: bool,
 }
 
 impl<'a> Teller<'a> {
     fn new(out: &'a mut (dyn Write + Send), limits: impl FnMut() -> Limits + Send + 'a) -> Self {
         let (pace, speed) = (Pace::new(limits), Speed::new());
-        Teller { out, bytes: 0, remaining: 0, told: Instant::now(), pace, speed, held: false }
+        Teller { out, bytes: 0, remaining: 0, told: Instant::now(), pace, speed, held: false, anew: false }
     }
 }
 
 impl Watch for Teller<'_> {
+    fn is_anew(&mut self) {
+        self.anew = true;
+    }
+
     fn begins(&mut self, bytes: Option<u64>) {
         self.remaining = bytes.unwrap_or(0);
     }

@@ -104,3 +104,8 @@ fn what_is_written_to_or_has_something_in_it_is_not_set_aside() {
     zfs.set_property(&x, siris_zfs::PRIMARY, Some("on")).unwrap();
     assert_eq!(code("1002"), "dataset-is-primary");
 }
+
+/// Sets all of B's dataset aside.
+pub(super) fn set_it_aside(world: &World) {
+    set_aside(&world.machines[B], &name("b/x"), None, 7).unwrap();
+}
