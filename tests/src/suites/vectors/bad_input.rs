@@ -44,9 +44,9 @@ fn fails(office: &Vm<'_>, vector: &str, code: &str) -> Result<()> {
     must_contain(&shown, code, "the vector")
 }
 
-/// Everything that is on the target, with guids.
+/// Everything that is on the target, with guids, but for what the box keeps of itself there.
 fn everything(vault: &Vm<'_>) -> Result<String> {
-    vault.guest.ok("zfs list -Hrt filesystem,snapshot,bookmark -o name,guid vault")
+    vault.guest.ok("zfs list -Hrt filesystem,snapshot,bookmark -o name,guid vault | grep -v ^vault/siris-escrow")
 }
 
 /// Takes a point of the source after another file was written to it.
