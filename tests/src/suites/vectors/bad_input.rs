@@ -140,7 +140,8 @@ fn full(bench: &Bench<'_>) -> Result<()> {
 }
 
 /// Has `zfs send` of office do to each stream what /run/zfs-harm says: `turned`, one byte is another; `short`, the rest of it is
-/// missing, and nothing says so. The program itself stays as it is: another one is laid over it.
+/// missing, and nothing says so. The program itself stays as it is: another one is laid over it, and not, as it would be where
+/// mounts are shared, over its own second place too.
 const HARM: &str = "echo none > /run/zfs-harm\n\
 cat > /run/zfs-harming <<'END'\n\
 #!/bin/sh\n\
@@ -153,8 +154,8 @@ fi\n\
 exec /run/zfs-real \"$@\"\n\
 END\n\
 chmod 755 /run/zfs-harming && zfs=$(readlink -f \"$(command -v zfs)\") && touch /run/zfs-real && \
-mount --bind $zfs /run/zfs-real && mount --bind /run/zfs-harming $zfs && mount -o remount,bind,exec $zfs && \
-zfs list tank >/dev/null";
+mount --bind $zfs /run/zfs-real && mount --make-private /run/zfs-real && mount --bind /run/zfs-harming $zfs && \
+mount -o remount,bind,exec $zfs && zfs list tank >/dev/null";
 
 fn damaged(bench: &Bench<'_>) -> Result<()> {
     let two = Two::new(standard(bench)?, standard(bench)?, DISKS)?;
