@@ -140,22 +140,21 @@ fn full(bench: &Bench<'_>) -> Result<()> {
 }
 
 /// Has `zfs send` of office do to each stream what /run/zfs-harm says: `turned`, one byte is another; `short`, the rest of it is
-/// missing, and nothing says so. The program itself stays as it is: another one is laid over it, and not, as it would be where
-/// mounts are shared, over its own second place too.
+/// missing, and nothing says so. The program itself stays as it is: another one is laid over it, which runs a copy (a second
+/// mount of it would be laid over too, as mounts are shared).
 const HARM: &str = "echo none > /run/zfs-harm\n\
 cat > /run/zfs-harming <<'END'\n\
 #!/bin/sh\n\
 if [ \"$1\" = send ] && [ \"$2\" != -nP ]; then\n\
     case $(cat /run/zfs-harm) in\n\
-    turned) /run/zfs-real \"$@\" | { head -c 700000; head -c 1 | LC_ALL=C tr '\\000-\\377' '\\001-\\377\\000'; cat; }; exit 0 ;;\n\
-    short) /run/zfs-real \"$@\" | head -c 700000; exit 0 ;;\n\
+    turned) /state/zfs-real \"$@\" | { head -c 700000; head -c 1 | LC_ALL=C tr '\\000-\\377' '\\001-\\377\\000'; cat; }; exit 0 ;;\n\
+    short) /state/zfs-real \"$@\" | head -c 700000; exit 0 ;;\n\
     esac\n\
 fi\n\
-exec /run/zfs-real \"$@\"\n\
+exec /state/zfs-real \"$@\"\n\
 END\n\
-chmod 755 /run/zfs-harming && zfs=$(readlink -f \"$(command -v zfs)\") && touch /run/zfs-real && \
-mount --bind $zfs /run/zfs-real && mount --make-private /run/zfs-real && mount --bind /run/zfs-harming $zfs && \
-mount -o remount,bind,exec $zfs && zfs list tank >/dev/null";
+chmod 755 /run/zfs-harming && zfs=$(readlink -f \"$(command -v zfs)\") && cp $zfs /state/zfs-real && \
+mount --bind /run/zfs-harming $zfs && mount -o remount,bind,exec $zfs && zfs list tank >/dev/null";
 
 fn damaged(bench: &Bench<'_>) -> Result<()> {
     let two = Two::new(standard(bench)?, standard(bench)?, DISKS)?;

@@ -95,7 +95,7 @@ fn limited(bench: &Bench<'_>) -> Result<()> {
         .ok(&format!("sirisctl vector add {ASSET} vault && sirisctl vector set 1 --limit 2MiB --priority 1"))?;
     let refused = office.guest.refused("sirisctl vector set 1 --limit fast")?;
     must_contain(&refused, "is no limit", "a limit that is none")?;
-    let point = write(office, "big.img", 48)?;
+    let point = write(office, "big.img", 96)?;
     let sent = |what: &str| -> Result<u64> {
         office.guest.ok(&format!("{VECTOR}v sent"))?.parse().with_context(|| format!("what is sent {what}"))
     };
