@@ -89,30 +89,12 @@ impl Running {
 
 #[cfg(test)]
 mod tests {
-    use siris_zfs::DatasetName;
-
     use super::*;
-    use crate::vectors::limit::Limits;
-    use crate::vectors::record::Priority;
-    use crate::vectors::record::Tier;
+    use crate::store::tests::vector;
 
     #[test]
     fn a_sync_that_was_asked_for_during_another_is_never_seen_as_over() {
-        let dataset = |name: &str| name.parse::<DatasetName>().unwrap();
-        let mut running = Running::new(Vector {
-            number: 1,
-            machine: "vault".parse().unwrap(),
-            direction: Direction::Push,
-            source: dataset("tank/home/agents/x"),
-            target: dataset("vault/home/agents/x"),
-            path: None,
-            from: None,
-            tier: Tier::Primary,
-            priority: Priority::default(),
-            limits: Limits::default(),
-            paused: false,
-            proven: String::new(),
-        });
+        let mut running = Running::new(vector("vault", "x"));
         running.again = true;
         for ended in [State::Idle, State::Failed, State::Waiting] {
             running.state = ended;

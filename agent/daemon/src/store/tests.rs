@@ -19,7 +19,7 @@ pub(super) fn machine(name: &str) -> Machine {
     }
 }
 
-pub(super) fn vector(machine: &str, dataset: &str) -> Vector {
+pub(crate) fn vector(machine: &str, dataset: &str) -> Vector {
     Vector {
         number: 0,
         machine: machine.parse().unwrap(),

@@ -9,6 +9,7 @@
 use siris_zfs::{DatasetName, Datasets, Label, SnapshotName, ZfsError};
 
 use super::VectorId;
+use super::end::release;
 use super::rsync::FETCHED_BY;
 
 /// What the clone is named until it takes the dataset's name.
@@ -16,8 +17,6 @@ const CLONE: &str = "back";
 const CANMOUNT: &str = "canmount";
 /// Properties that the clone does not take from the dataset: promoting moves the first one, and what is reserved would be twice.
 const NOT_TAKEN: [&str; 4] = ["keylocation", "reservation", "refreservation", CANMOUNT];
-/// How many snapshots are asked for their holds at once.
-const HOLDS: usize = 500;
 
 /// Why nothing was set aside.
 #[derive(Debug, thiserror::Error)]
@@ -192,11 +191,7 @@ fn make(
 /// Takes back what vectors have marked of what is set aside: it is no base of theirs any more, and nobody else would.
 fn forget(zfs: &dyn Datasets, dataset: &DatasetName) -> Result<(), AsideError> {
     let labels: Vec<Label> = zfs.snapshots(dataset)?.into_iter().map(|one| one.label).collect();
-    for some in labels.chunks(HOLDS) {
-        for hold in zfs.holds(dataset, some)?.into_iter().filter(|hold| VectorId::of_tag(&hold.tag).is_some()) {
-            zfs.release(&SnapshotName::new(dataset.clone(), hold.label), &hold.tag)?;
-        }
-    }
+    release(zfs, dataset, &labels, |tag| VectorId::of_tag(tag).is_some())?;
     for bookmark in zfs.bookmarks(dataset)?.into_iter().filter(|one| VectorId::of_bookmark(&one.label).is_some()) {
         zfs.destroy_bookmark(dataset, &bookmark.label)?;
     }

@@ -222,6 +222,21 @@ fn not_kept(dataset: &DatasetName, error: &std::io::Error) {
     eprintln!("what was read of {dataset} is not kept, and is read again the next time: {error}");
 }
 
+/// Takes back the holds on these snapshots whose tags are some of those.
+pub(super) fn release(
+    zfs: &dyn Datasets,
+    dataset: &DatasetName,
+    labels: &[Label],
+    is_one: impl Fn(&Label) -> bool,
+) -> Result<(), ZfsError> {
+    for some in labels.chunks(HOLDS) {
+        for hold in zfs.holds(dataset, some)?.into_iter().filter(|hold| is_one(&hold.tag)) {
+            zfs.release(&SnapshotName::new(dataset.clone(), hold.label), &hold.tag)?;
+        }
+    }
+    Ok(())
+}
+
 /// This machine as an end.
 #[derive(Debug, Clone, Copy)]
 pub struct Local<'a> {
@@ -273,12 +288,7 @@ impl<'a> Local<'a> {
     /// Takes the vector's holds on these snapshots back.
     fn release(&self, dataset: &DatasetName, id: &VectorId, labels: &[Label]) -> Result<(), EndError> {
         let tag = id.tag();
-        for some in labels.chunks(HOLDS) {
-            for hold in self.zfs.holds(dataset, some)?.into_iter().filter(|hold| hold.tag == tag) {
-                self.zfs.release(&SnapshotName::new(dataset.clone(), hold.label), &tag)?;
-            }
-        }
-        Ok(())
+        Ok(release(self.zfs, dataset, labels, |found| *found == tag)?)
     }
 
     fn own(&self, dataset: &DatasetName, id: &VectorId) -> Result<Vec<Bookmark>, EndError> {

@@ -90,36 +90,28 @@ pub struct Pair {
     pub target: DatasetName,
 }
 
-/// What a sync tells on its way, and is told.
+/// What a sync tells on its way, and is told. By itself it listens to nothing and limits nothing.
 pub trait Watch: Send {
     /// The target has nothing yet, or nothing any more: what was said of it before is said of something else.
     fn is_anew(&mut self) {}
     /// A stream begins; how many bytes it has is an estimate, and not always known.
-    fn begins(&mut self, bytes: Option<u64>);
-    /// So many bytes of it are on their way now. `false` stops it.
-    fn passes(&mut self, bytes: u64) -> bool;
-    /// So many bytes have passed at the rate that was asked for. `false` stops it.
-    fn passed(&mut self, bytes: u64) -> bool;
-    /// How fast it may go now.
-    fn rate(&mut self) -> Rate;
-}
-
-/// Nobody watches.
-impl Watch for () {
     fn begins(&mut self, _bytes: Option<u64>) {}
-
+    /// So many bytes of it are on their way now. `false` stops it.
     fn passes(&mut self, _bytes: u64) -> bool {
         true
     }
-
+    /// So many bytes have passed at the rate that was asked for. `false` stops it.
     fn passed(&mut self, _bytes: u64) -> bool {
         true
     }
-
+    /// How fast it may go now.
     fn rate(&mut self) -> Rate {
         Rate::Free
     }
 }
+
+/// Nobody watches.
+impl Watch for () {}
 
 /// Sends until the target has what the source has; gives the newest snapshot of both, as the target has it.
 ///

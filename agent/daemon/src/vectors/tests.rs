@@ -12,7 +12,6 @@ use siris_zfs::{Base, Datasets, Guid, Label, ModelDatasets, SnapshotName, Stream
 use super::digest::Scope;
 use super::end::{End, EndError, Local};
 use super::lag::{self, Lag};
-use super::limit::Rate;
 use super::peer::{Rights, Session};
 use super::plan::{Obstacle, Step, plan};
 use super::prove::prove;
@@ -411,20 +410,6 @@ fn a_target_that_is_made_anew_is_told_of() {
     impl Watch for Seen {
         fn is_anew(&mut self) {
             self.0 = true;
-        }
-
-        fn begins(&mut self, _bytes: Option<u64>) {}
-
-        fn passes(&mut self, _bytes: u64) -> bool {
-            true
-        }
-
-        fn passed(&mut self, _bytes: u64) -> bool {
-            true
-        }
-
-        fn rate(&mut self) -> Rate {
-            Rate::Free
         }
     }
     let mut world = World::new();
