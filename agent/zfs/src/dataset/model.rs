@@ -4,25 +4,25 @@
 //! holds, bookmarks, clones and their origins, streams that break off and are continued. A file system's content is a
 //! map of paths to bytes.
 
+mod content;
+mod stream;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::io::{self, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::{Deserialize, Serialize};
 use siris_host::cmd::CmdError;
 
-use super::types::{
-    Bookmark, Dataset, Guid, Hold, Kind, Label, Newest, PRIMARY, Resume, Snapshot, SnapshotName, Stands,
-};
-use super::{Base, Datasets, Refusal, Sending, Stream};
+pub use content::Content;
+use stream::Partial;
+
+use super::types::{Bookmark, Dataset, Guid, Hold, Kind, Label, Newest, PRIMARY, Snapshot, SnapshotName};
+use super::{Datasets, Refusal, Sending, Stream};
 use crate::types::{DatasetName, PoolName};
 use crate::{UserProperties, ZfsError};
-
-/// What is in a file system: paths and bytes.
-pub type Content = BTreeMap<String, Vec<u8>>;
 
 #[derive(Debug, Clone)]
 struct Snap {
@@ -45,47 +45,6 @@ struct Set {
     origin: Option<Guid>,
     partial: Option<Partial>,
     properties: UserProperties,
-}
-
-/// What a receive that broke off has left.
-#[derive(Debug, Clone)]
-struct Partial {
-    header: Header,
-    records: Vec<Record>,
-    /// The dataset was made by it, and goes with it.
-    fresh: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Header {
-    to: u64,
-    /// Its full name on the sender.
-    name: String,
-    from: Option<u64>,
-    /// It begins from the origin of a clone.
-    of_clone: bool,
-    encrypted: bool,
-    /// Records that come before the first one.
-    skipped: usize,
-}
-
-/// A path, and what is there now; nothing where it is gone.
-type Record = (String, Option<Vec<u8>>);
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-enum Line {
-    Begin(Header),
-    Record(Record),
-    End,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Token {
-    to: u64,
-    from: Option<u64>,
-    /// Of the snapshot on the sender.
-    name: String,
-    received: usize,
 }
 
 #[derive(Debug)]
@@ -174,14 +133,6 @@ impl State {
 
     fn shown(&self, name: &DatasetName, set: &Set) -> Dataset {
         let origin = set.origin.and_then(|guid| self.by_guid(guid));
-        let resume = set.partial.as_ref().map(|partial| {
-            let Header { to, from, ref name, .. } = partial.header;
-            let token = Token { to, from, name: name.clone(), received: partial.records.len() };
-            // Its own types serialise.
-            let token = serde_json::to_string(&token).unwrap_or_default();
-            let stands = Stands { to: Guid::new(to), from: from.map(Guid::new), name: Some(name.clone()) };
-            Resume { token, stands: Some(stands) }
-        });
         Dataset {
             name: name.clone(),
             guid: set.guid,
@@ -189,155 +140,10 @@ impl State {
             used: set.content.values().map(|bytes| bytes.len() as u64).sum(),
             encrypted: set.encrypted,
             origin: origin.map(|(name, _, snap)| SnapshotName::new(name.clone(), snap.label.clone())),
-            resume,
+            resume: set.partial.as_ref().map(Partial::resume),
             primary: set.properties.get(PRIMARY).map(|value| value == "on"),
         }
     }
-
-    /// The streams that a stream consists of, one behind the other.
-    fn streams(&self, stream: &Stream) -> Result<Vec<(Header, Vec<Record>)>, ZfsError> {
-        match stream {
-            Stream::Snapshot { snapshot, base, between, raw } => {
-                let set = self.set(&snapshot.dataset)?;
-                if set.encrypted != *raw {
-                    return refuse(Refusal::Other, "an encrypted dataset travels raw, and no other does");
-                }
-                let from = match base {
-                    Base::Snapshot(base) => Some(self.snap(base)?.guid),
-                    _ if *between => return refuse(Refusal::Other, "from a snapshot only"),
-                    Base::Nothing => None,
-                    Base::Bookmark(label) => {
-                        let found = set.bookmarks.iter().find(|b| b.label == *label);
-                        Some(found.map_or_else(|| refuse(Refusal::Missing, label), Ok)?.guid)
-                    }
-                };
-                let to = self.snap(snapshot)?;
-                let after = from.and_then(|from| set.snaps.iter().find(|snap| snap.guid == from));
-                let after = after.map_or(0, |snap| snap.createtxg);
-                let passed = set.snaps.iter().filter(|s| *between && after < s.createtxg && s.createtxg < to.createtxg);
-                let steps = passed.map(|snap| snap.guid).chain([to.guid]);
-                let step = |from: &mut Option<Guid>, to: Guid| Some((from.replace(to), to));
-                steps.scan(from, step).map(|(from, to)| self.stream(to, from, 0)).collect()
-            }
-            Stream::Rest { token } => {
-                let Ok(token) = serde_json::from_str::<Token>(token) else { return refuse(Refusal::Corrupt, "token") };
-                let Ok(name) = token.name.parse() else { return refuse(Refusal::Corrupt, "token") };
-                // It is looked for by its name, and has to be the same one.
-                if self.snap(&name)?.guid.as_u64() != token.to {
-                    return refuse(Refusal::NotTheBase, name);
-                }
-                Ok(vec![self.stream(Guid::new(token.to), token.from.map(Guid::new), token.received)?])
-            }
-        }
-    }
-
-    /// What one stream consists of, without the records that came before.
-    fn stream(&self, to: Guid, from: Option<Guid>, skipped: usize) -> Result<(Header, Vec<Record>), ZfsError> {
-        let Some((name, set, snap)) = self.by_guid(to) else { return refuse(Refusal::Missing, to) };
-        let createtxg = |guid: Guid| {
-            let own = set.snaps.iter().find(|s| s.guid == guid).map(|s| s.createtxg);
-            own.or_else(|| set.bookmarks.iter().find(|b| b.guid == guid).map(|b| b.createtxg))
-        };
-        let of_clone = from.is_some() && from == set.origin;
-        let before = match from {
-            None => Content::new(),
-            Some(from) => {
-                if !of_clone && createtxg(from).is_none_or(|txg| txg >= snap.createtxg) {
-                    return refuse(Refusal::NotTheBase, format!("{from} of {name}"));
-                }
-                self.past.get(&from).map(|content| content.as_ref().clone()).unwrap_or_default()
-            }
-        };
-        let header = Header {
-            to: to.as_u64(),
-            name: format!("{name}@{}", snap.label),
-            from: from.map(Guid::as_u64),
-            of_clone,
-            encrypted: set.encrypted,
-            skipped,
-        };
-        let mut records = differences(&before, &snap.content);
-        if skipped > records.len() {
-            return refuse(Refusal::Corrupt, "token");
-        }
-        Ok((header, records.split_off(skipped)))
-    }
-
-    fn receive(
-        &mut self,
-        name: &DatasetName,
-        mut header: Header,
-        records: Vec<Record>,
-        whole: bool,
-    ) -> Result<(), ZfsError> {
-        let mut before = Vec::new();
-        let mut fresh = false;
-        match self.sets.get_mut(name).map(|set| (set.partial.clone(), set)) {
-            Some((Some(partial), set)) => {
-                let continues = (partial.header.to, partial.header.from) == (header.to, header.from)
-                    && header.skipped == partial.records.len();
-                if !continues {
-                    // One that would make the dataset meets the dataset first.
-                    let is_full = header.from.is_none() && header.skipped == 0;
-                    let why = if is_full { Refusal::NotTheBase } else { Refusal::Busy };
-                    return refuse(why, format!("{name}: another receive has left something"));
-                }
-                set.partial = None;
-                (before, fresh) = (partial.records, partial.fresh);
-            }
-            _ if header.skipped > 0 => return refuse(Refusal::Missing, format!("{name}: nothing to continue")),
-            Some((None, set)) => {
-                let newest = set.snaps.last();
-                if header.from.is_none() || header.of_clone || newest.map(|s| s.guid.as_u64()) != header.from {
-                    return refuse(Refusal::NotTheBase, name);
-                }
-                if newest.is_some_and(|snap| *snap.content != set.content) {
-                    return refuse(Refusal::Modified, name);
-                }
-            }
-            None => {
-                if header.from.is_some() {
-                    return refuse(Refusal::Missing, name);
-                }
-                self.may_make(name)?;
-                let set = self.fresh(header.encrypted);
-                self.sets.insert(name.clone(), set);
-                fresh = true;
-            }
-        }
-        before.extend(records);
-        header.skipped = 0;
-        let txg = self.txg();
-        let set = self.set_mut(name)?;
-        if !whole {
-            set.partial = Some(Partial { header, records: before, fresh });
-            return refuse(Refusal::Incomplete, name);
-        }
-        for (path, bytes) in before {
-            match bytes {
-                Some(bytes) => set.content.insert(path, bytes),
-                None => set.content.remove(&path),
-            };
-        }
-        let Ok(SnapshotName { label, .. }) = header.name.parse() else { return refuse(Refusal::Corrupt, name) };
-        let (guid, content) = (Guid::new(header.to), Arc::new(set.content.clone()));
-        set.snaps.push(Snap {
-            label,
-            guid,
-            createtxg: txg,
-            content: content.clone(),
-            holds: BTreeSet::new(),
-            properties: UserProperties::new(),
-        });
-        self.past.insert(guid, content);
-        Ok(())
-    }
-}
-
-fn differences(before: &Content, now: &Content) -> Vec<Record> {
-    let gone = before.keys().filter(|path| !now.contains_key(*path)).map(|path| (path.clone(), None));
-    let changed = now.iter().filter(|(path, bytes)| before.get(*path) != Some(bytes));
-    gone.chain(changed.map(|(path, bytes)| (path.clone(), Some(bytes.clone())))).collect()
 }
 
 impl ModelDatasets {
@@ -653,44 +459,16 @@ impl Datasets for ModelDatasets {
     }
 
     fn leads_to(&self, token: &str) -> Option<Guid> {
-        serde_json::from_str::<Token>(token).ok().map(|token| Guid::new(token.to))
+        stream::leads_to(token)
     }
 
     fn send(&self, stream: &Stream) -> Result<Box<dyn Sending>, ZfsError> {
         let streams = self.lock().streams(stream)?;
-        let lines = streams.into_iter().flat_map(|(header, records)| {
-            [Line::Begin(header)].into_iter().chain(records.into_iter().map(Line::Record)).chain([Line::End])
-        });
-        let mut bytes = Vec::new();
-        for line in lines {
-            serde_json::to_writer(&mut bytes, &line).map_err(|error| ZfsError::Stream(error.into()))?;
-            bytes.push(b'\n');
-        }
-        Ok(Box::new(ModelSending(Cursor::new(bytes))))
+        stream::sending(streams)
     }
 
     fn receive(&self, dataset: &DatasetName, stream: &mut dyn Read) -> Result<(), ZfsError> {
-        let mut lines = BufReader::new(stream).split(b'\n');
-        // A line that was cut off, or is none, ends the stream; a source that fails does too.
-        let mut next = || lines.next()?.ok().and_then(|line| serde_json::from_slice::<Line>(&line).ok());
-        let Some(Line::Begin(mut header)) = next() else { return refuse(Refusal::Corrupt, "no stream") };
-        let mut records = Vec::new();
-        loop {
-            match next() {
-                Some(Line::Record(record)) => records.push(record),
-                Some(Line::End) => {
-                    self.lock().receive(dataset, header, std::mem::take(&mut records), true)?;
-                    // Another one behind it; where that is missing nobody can tell.
-                    match next() {
-                        None => return Ok(()),
-                        Some(Line::Begin(following)) => header = following,
-                        Some(_) => return refuse(Refusal::Corrupt, "no stream"),
-                    }
-                }
-                Some(Line::Begin(_)) => return refuse(Refusal::Corrupt, "two streams"),
-                None => return self.lock().receive(dataset, header, records, false),
-            }
-        }
+        stream::read(stream, |header, records, is_whole| self.lock().receive(dataset, header, records, is_whole))
     }
 
     fn show(
@@ -699,7 +477,7 @@ impl Datasets for ModelDatasets {
         look: &mut (dyn FnMut(&Path) -> io::Result<()> + Send),
     ) -> Result<(), ZfsError> {
         let content = self.content_at(snapshot)?;
-        let shown = laid_out(&content).and_then(|dir| look(dir.path()));
+        let shown = content::laid_out(&content).and_then(|dir| look(dir.path()));
         shown.map_err(|source| ZfsError::Show { snapshot: snapshot.to_string(), source })
     }
 
@@ -710,11 +488,11 @@ impl Datasets for ModelDatasets {
     ) -> Result<(), ZfsError> {
         let content = self.lock().set(dataset)?.content.clone();
         let mut opened = || {
-            let dir = laid_out(&content)?;
+            let dir = content::laid_out(&content)?;
             let worked = work(dir.path());
             // What was written stays written, however it ended.
             let mut now = Content::new();
-            read_back(dir.path(), "", &mut now)?;
+            content::read_back(dir.path(), "", &mut now)?;
             Ok((now, worked))
         };
         let fault = |source| ZfsError::Show { snapshot: dataset.to_string(), source };
@@ -732,57 +510,9 @@ impl Datasets for ModelDatasets {
     fn abort_receive(&self, dataset: &DatasetName) -> Result<(), ZfsError> {
         let mut state = self.lock();
         let Some(set) = state.sets.get_mut(dataset) else { return Ok(()) };
-        if set.partial.take().is_some_and(|partial| partial.fresh) {
+        if set.partial.take().is_some_and(|partial| partial.is_fresh) {
             state.sets.remove(dataset);
         }
-        Ok(())
-    }
-}
-
-/// Writes a content to a directory that lives as long as what is returned. The time of writing is none of the content.
-fn laid_out(content: &Content) -> io::Result<tempfile::TempDir> {
-    let dir = tempfile::tempdir()?;
-    for (path, bytes) in content {
-        let path = dir.path().join(path);
-        path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-        std::fs::write(&path, bytes)?;
-        std::fs::File::open(&path)?.set_modified(std::time::UNIX_EPOCH)?;
-    }
-    for path in content.keys() {
-        for above in Path::new(path).ancestors().skip(1) {
-            std::fs::File::open(dir.path().join(above))?.set_modified(std::time::UNIX_EPOCH)?;
-        }
-    }
-    std::fs::File::open(dir.path())?.set_modified(std::time::UNIX_EPOCH)?;
-    Ok(dir)
-}
-
-/// The files below a directory; what is no file is left out.
-fn read_back(dir: &Path, below: &str, into: &mut Content) -> io::Result<()> {
-    for entry in std::fs::read_dir(dir)? {
-        let entry = entry?;
-        let name = format!("{below}{}", entry.file_name().to_string_lossy());
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            read_back(&entry.path(), &format!("{name}/"), into)?;
-        } else if kind.is_file() {
-            into.insert(name, std::fs::read(entry.path())?);
-        }
-    }
-    Ok(())
-}
-
-#[derive(Debug)]
-struct ModelSending(Cursor<Vec<u8>>);
-
-impl Read for ModelSending {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
-    }
-}
-
-impl Sending for ModelSending {
-    fn finish(self: Box<Self>) -> Result<(), ZfsError> {
         Ok(())
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::Base;
 
 fn name(text: &str) -> DatasetName {
     text.parse().unwrap()
