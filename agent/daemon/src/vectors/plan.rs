@@ -147,6 +147,12 @@ pub enum Obstacle {
          left as it is"
     )]
     TargetIsPrimary(String),
+    /// Others lie in the source.
+    #[error(
+        "other datasets lie in {0}, and this vector does not send them: what is in {0} itself is on the target, what is in \
+         them is not. Keep what is to be replicated in {0} itself, and have them elsewhere (zfs rename)"
+    )]
+    ChildrenNotSent(String),
     /// What a receive left cannot be understood.
     #[error("the target has the rest of a stream in a form that is not known: it was left by another version of ZFS")]
     RestUnknown,
@@ -168,6 +174,7 @@ impl Obstacle {
             Obstacle::TargetModified(_) => "target-modified",
             Obstacle::TargetMissing(_) => "target-missing",
             Obstacle::TargetIsPrimary(_) => "target-is-primary",
+            Obstacle::ChildrenNotSent(_) => "children-not-sent",
             Obstacle::RestUnknown => "partial-unknown",
         }
     }

@@ -37,6 +37,9 @@ pub struct Proof {
 pub fn prove(pair: &Pair, source: &dyn End, target: &dyn End, scope: Scope) -> Result<Proof, SyncError> {
     let ours = source.look(&pair.source).map_err(SyncError::Source)?;
     let ours = ours.ok_or_else(|| Obstacle::SourceMissing(pair.source.to_string()))?;
+    if ours.dataset.has_children {
+        return Err(Obstacle::ChildrenNotSent(pair.source.to_string()).into());
+    }
     let theirs = target.look(&pair.target).map_err(SyncError::Target)?;
     let is_encrypted = theirs.as_ref().is_some_and(|theirs| theirs.dataset.encrypted);
     let shared = theirs

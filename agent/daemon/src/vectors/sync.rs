@@ -132,6 +132,10 @@ pub fn sync(pair: &Pair, source: &dyn End, target: &dyn End, watch: &mut dyn Wat
             watch.is_anew();
         }
         let sent = match &step {
+            // Nobody is to take it for the whole of the source.
+            Step::UpToDate { .. } if ours.dataset.has_children => {
+                return Err(Obstacle::ChildrenNotSent(pair.source.to_string()).into());
+            }
             Step::UpToDate { base } => return Ok(base.clone()),
             Step::Abort => target.abort_receive(&pair.target).map_err(SyncError::Target),
             Step::Resume { token, to } => {

@@ -156,6 +156,22 @@ fn ends_that_do_not_fit_have_a_name_and_stay_as_they_are() {
 }
 
 #[test]
+fn what_lies_in_a_source_is_not_taken_for_sent() {
+    let mut world = synced();
+    world.machines[A].create(&name("a/x/below")).unwrap();
+    world.point();
+    let told = || Obstacle::ChildrenNotSent("a/x".to_owned());
+    assert!(matches!(world.sync(0), Err(SyncError::Obstacle(obstacle)) if obstacle == told()));
+    // What the vector does send was sent.
+    assert_eq!(world.machines[B].snapshots(&name("b/x")).unwrap().len(), 3);
+    let ends = [A, B].map(|machine| Local::new(&world.machines[machine]));
+    let proof = prove(&pair(1, "a/x", "b/x"), &ends[0], &ends[1], Scope::Whole);
+    assert!(matches!(proof, Err(SyncError::Obstacle(obstacle)) if obstacle == told()));
+    world.machines[A].destroy(&name("a/x/below")).unwrap();
+    world.sync(0).unwrap();
+}
+
+#[test]
 fn a_clone_goes_on_where_its_dataset_was_once_it_is_promoted() {
     let world = synced();
     let zfs = &world.machines[A];

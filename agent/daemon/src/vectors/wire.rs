@@ -146,6 +146,8 @@ pub(super) struct ViewText {
     stands_name: Option<String>,
     #[serde(default)]
     primary: Option<bool>,
+    #[serde(default)]
+    has_children: bool,
     /// Name, guid and transaction group.
     snapshots: Vec<(String, u64, u64)>,
     bookmarks: Vec<(String, u64, u64)>,
@@ -157,7 +159,7 @@ pub(super) fn parse<T: std::str::FromStr>(text: &str) -> Result<T, Unknown> {
 
 impl From<&View> for ViewText {
     fn from(view: &View) -> Self {
-        let Dataset { name, guid, kind, used, encrypted, origin, resume, primary } = &view.dataset;
+        let Dataset { name, guid, kind, used, encrypted, origin, resume, primary, has_children } = &view.dataset;
         let stands = resume.as_ref().and_then(|resume| resume.stands.as_ref());
         ViewText {
             name: name.to_string(),
@@ -171,6 +173,7 @@ impl From<&View> for ViewText {
             stands: stands.map(|stands| (stands.to.as_u64(), stands.from.map(Guid::as_u64))),
             stands_name: stands.and_then(|stands| stands.name.clone()),
             primary: *primary,
+            has_children: *has_children,
             snapshots: view.snapshots.iter().map(|s| (s.label.to_string(), s.guid.as_u64(), s.createtxg)).collect(),
             bookmarks: view.bookmarks.iter().map(|b| (b.label.to_string(), b.guid.as_u64(), b.createtxg)).collect(),
         }
@@ -199,6 +202,7 @@ impl TryFrom<ViewText> for View {
                 origin: text.origin.as_deref().map(parse).transpose()?,
                 resume: text.token.map(|token| Resume { token, stands }),
                 primary: text.primary,
+                has_children: text.has_children,
             },
             origin: text.origin_guid.map(Guid::new),
             snapshots: text.snapshots.iter().map(snapshot).collect::<Result<_, _>>()?,

@@ -1,8 +1,8 @@
 //! Parsers of what `zfs list -Hp`, `zfs holds -Hp` and `zfs send -nP` print: one row a line, fields parted by tabs, `-`
 //! for what is not there. A row that cannot be read is an error: one that is left out would be taken for destroyed.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use siris_zfs_label::ResumeToken;
 
@@ -51,7 +51,8 @@ pub(super) fn properties(text: &str) -> Result<UserProperties, LineError> {
     Ok(all.into_iter().collect())
 }
 
-/// Rows of [`DATASET`]. A pool's own root dataset, which the name of no [`Dataset`] can be, is left out.
+/// Rows of [`DATASET`], with at least one level of what lies below those that are asked for. A pool's own root dataset, which the
+/// name of no [`Dataset`] can be, is left out.
 pub(super) fn datasets(text: &str) -> Result<Vec<Dataset>, LineError> {
     let row = |line: &str| {
         let [name, guid, kind, used, encryption, origin, token, primary] = fields(line)?;
@@ -77,9 +78,14 @@ pub(super) fn datasets(text: &str) -> Result<Vec<Dataset>, LineError> {
                 "off" => Some(false),
                 _ => None,
             },
+            has_children: false,
         }))
     };
-    Ok(rows(text, row)?.into_iter().flatten().collect())
+    let mut all: Vec<Dataset> = rows(text, row)?.into_iter().flatten().collect();
+    let parents: BTreeSet<&str> =
+        text.lines().filter_map(|line| Some(line.split('\t').next()?.rsplit_once('/')?.0)).collect();
+    all.iter_mut().for_each(|dataset| dataset.has_children = parents.contains(dataset.name.as_str()));
+    Ok(all)
 }
 
 /// What a resume token says; `None` where it cannot be read.
@@ -157,13 +163,20 @@ mod tests {
     fn rows_are_read_or_refused() {
         let text = "tank\t1\tfilesystem\t99\toff\t-\t-\t-\n\
                     tank/a\t2\tfilesystem\t50\toff\t-\t1-abc-def\toff\n\
+                    tank/a-1\t4\tfilesystem\t1\toff\t-\t-\t-\n\
+                    tank/a/x\t5\tfilesystem\t1\toff\t-\t-\t-\n\
                     tank/b\t3\tvolume\t7\taes-256-gcm\ttank/a@1568402268\t-\t-\n";
         let found = datasets(text).unwrap();
-        assert_eq!(found.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["tank/a", "tank/b"]);
-        assert_eq!(found[0].resume, Some(Resume { token: "1-abc-def".to_owned(), stands: None }));
-        assert!(found[1].encrypted && found[1].kind == Kind::Volume);
-        assert_eq!(found[1].origin.as_ref().unwrap().to_string(), "tank/a@1568402268");
-        assert_eq!([found[0].primary, found[1].primary], [Some(false), None]);
+        assert_eq!(
+            found.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(),
+            ["tank/a", "tank/a-1", "tank/a/x", "tank/b"]
+        );
+        assert_eq!(found.iter().map(|d| d.has_children).collect::<Vec<_>>(), [true, false, false, false]);
+        let [first, .., last] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(first.resume, Some(Resume { token: "1-abc-def".to_owned(), stands: None }));
+        assert!(last.encrypted && last.kind == Kind::Volume);
+        assert_eq!(last.origin.as_ref().unwrap().to_string(), "tank/a@1568402268");
+        assert_eq!([first.primary, last.primary], [Some(false), None]);
         for bad in ["tank/a\t2\tfilesystem\t50\toff\t-\t-\n", "tank/a\tx\tfilesystem\t50\toff\t-\t-\t-\n", "\n"] {
             assert!(datasets(bad).is_err(), "{bad:?}");
         }

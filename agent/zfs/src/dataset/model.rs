@@ -117,6 +117,11 @@ impl State {
         if there { Ok(()) } else { refuse(Refusal::Missing, parent) }
     }
 
+    fn has_children(&self, name: &DatasetName) -> bool {
+        let below = format!("{name}/");
+        self.sets.keys().any(|set| set.as_str().starts_with(&below))
+    }
+
     fn fresh(&mut self, encrypted: bool) -> Set {
         let guid = self.guid();
         Set {
@@ -142,6 +147,7 @@ impl State {
             origin: origin.map(|(name, _, snap)| SnapshotName::new(name.clone(), snap.label.clone())),
             resume: set.partial.as_ref().map(Partial::resume),
             primary: set.properties.get(PRIMARY).map(|value| value == "on"),
+            has_children: self.has_children(name),
         }
     }
 }
@@ -444,8 +450,7 @@ impl Datasets for ModelDatasets {
 
     fn destroy(&self, dataset: &DatasetName) -> Result<(), ZfsError> {
         let mut state = self.lock();
-        let below = format!("{dataset}/");
-        if !state.set(dataset)?.snaps.is_empty() || state.sets.keys().any(|name| name.as_str().starts_with(&below)) {
+        if !state.set(dataset)?.snaps.is_empty() || state.has_children(dataset) {
             return refuse(Refusal::Busy, dataset);
         }
         state.sets.remove(dataset);

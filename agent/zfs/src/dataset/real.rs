@@ -182,10 +182,10 @@ impl<R: RunsZfs> Datasets for R {
     }
 
     fn dataset(&self, name: &DatasetName) -> Result<Option<Dataset>, ZfsError> {
-        let list = ["list", "-Hp", "-t", "filesystem,volume", "-o", lines::DATASET, name.as_str()];
+        let list = ["list", "-Hp", "-d", "1", "-t", "filesystem,volume", "-o", lines::DATASET, name.as_str()];
         match read(zfs(self, list), lines::datasets) {
             Err(ZfsError::Refused { why: Refusal::Missing, .. }) => Ok(None),
-            other => Ok(other?.pop()),
+            other => Ok(other?.into_iter().find(|found| found.name == *name)),
         }
     }
 

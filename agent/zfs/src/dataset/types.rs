@@ -150,6 +150,8 @@ pub struct Dataset {
     pub resume: Option<Resume>,
     /// What [`PRIMARY`] says: whether it is written to here. `None` where nobody has said.
     pub primary: Option<bool>,
+    /// Whether other datasets lie in it: they are no part of its streams.
+    pub has_children: bool,
 }
 
 /// The user property that says whether a dataset is the one that is written to (`on`), or was that once and is a replica now

@@ -79,22 +79,32 @@ fn refused(bench: &Bench<'_>) -> Result<()> {
     fails(office, &absent, "source-missing")?;
     office.guest.ok(&format!("sirisctl vector remove {absent}"))?;
     write(office, &source(), "first")?;
-    let first = office.guest.ok(&format!("sirisctl dataset snapshot {ASSET}"))?;
+    office.guest.ok(&format!("sirisctl dataset snapshot {ASSET}"))?;
     // The dataset's name would fit, and what a vector marks there would not.
     let deep = add(office, &format!("{ASSET} vault --other {}", long(190)))?;
     fails(office, &deep, "target-name-too-long")?;
     office.guest.ok(&format!("sirisctl vector remove {deep}"))?;
     ensure!(everything(vault)? == untouched, "something came to the target: {}", everything(vault)?);
 
-    // A source that was set back behind what the target has.
+    // Other datasets in the source are told of, and what is in the source itself is sent all the same.
     let number = add(office, &format!("{ASSET} vault"))?;
+    syncs(office, &number)?;
+    office.guest.ok(&format!("zfs create {}/volumes", source()))?;
+    write(office, &source(), "beside")?;
+    let beside = office.guest.ok(&format!("sirisctl dataset snapshot {ASSET}"))?;
+    fails(office, &number, "children-not-sent")?;
+    vault.guest.ok(&format!("zfs list {}@{beside}", target()))?;
+    must_contain(&office.guest.refused(&format!("sirisctl vector verify {number}"))?, "children-not-sent", "a proof")?;
+    office.guest.ok(&format!("zfs destroy -r {}/volumes", source()))?;
+
+    // A source that was set back behind what the target has.
     syncs(office, &number)?;
     write(office, &source(), "second")?;
     let second = office.guest.ok(&format!("sirisctl dataset snapshot {ASSET}"))?;
     syncs(office, &number)?;
     let back = |dataset: &str| {
         format!(
-            "zfs release $(zfs holds -H {dataset}@{second} | cut -f2) {dataset}@{second} && zfs rollback -r {dataset}@{first}"
+            "zfs release $(zfs holds -H {dataset}@{second} | cut -f2) {dataset}@{second} && zfs rollback -r {dataset}@{beside}"
         )
     };
     office.guest.ok(&back(&source()))?;

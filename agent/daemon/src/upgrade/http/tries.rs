@@ -48,11 +48,20 @@ impl From<ureq::Error> for Failed {
             ureq::Error::StatusCode(404 | 410) => return Failed::finally(io::ErrorKind::NotFound, "not found"),
             // Too early, too many, or the server's own trouble: it passes.
             ureq::Error::StatusCode(code) => !matches!(code, 408 | 425 | 429 | 500..),
+            // Found in the middle of a connection; a link that alters what passes is another matter.
+            ureq::Error::Io(error) => is_of_certificate(error),
+            ureq::Error::Rustls(rustls::Error::InvalidCertificate(_)) => true,
             ureq::Error::BadUri(_) | ureq::Error::Tls(_) | ureq::Error::TooManyRedirects => true,
             _ => false,
         };
         Failed { error: io::Error::other(error), is_final }
     }
+}
+
+/// Whether nobody that is trusted vouches for the server, or not for now: it does not pass by itself.
+fn is_of_certificate(error: &io::Error) -> bool {
+    let of_tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    matches!(of_tls, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 /// Counts failures in a row.
@@ -79,5 +88,20 @@ impl Tries {
         eprintln!("fetching failed, it is tried again: {}", failed.error);
         thread::sleep((self.patience.wait * 2u32.saturating_pow(self.failed - 1)).min(WAIT_MAX));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::{CertificateError, Error as TlsError};
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_is_refused_is_not_tried_again() {
+        let of = |error: TlsError| Failed::from(ureq::Error::Io(io::Error::new(io::ErrorKind::InvalidData, error)));
+        assert!(of(TlsError::InvalidCertificate(CertificateError::UnknownIssuer)).is_final);
+        assert!(!of(TlsError::DecryptError).is_final);
+        assert!(!Failed::from(ureq::Error::Io(io::ErrorKind::ConnectionReset.into())).is_final);
     }
 }

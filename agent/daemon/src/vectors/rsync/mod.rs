@@ -145,9 +145,7 @@ impl Mirror<'_> {
     /// What there is of the dataset here, in which nothing else may lie.
     fn view(&self, missing: impl Into<SyncError>) -> Result<View, SyncError> {
         let view = Local::new(self.zfs).look(self.dataset).map_err(MirrorError::from)?.ok_or_else(|| missing.into())?;
-        let below = format!("{}/", self.dataset);
-        let all = self.zfs.datasets(&[self.dataset.pool_name()]).map_err(MirrorError::from)?;
-        if all.iter().any(|found| found.name.as_str().starts_with(&below)) {
+        if view.dataset.has_children {
             return Err(MirrorError::HasChildren(self.dataset.clone()).into());
         }
         Ok(view)
