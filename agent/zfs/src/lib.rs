@@ -15,8 +15,9 @@ mod status_json;
 mod types;
 
 pub use dataset::{
-    Base, Bookmark, Content, Dataset, Datasets, Guid, Hold, Kind, Label, LabelError, LineError, ModelDatasets, Newest,
-    PRIMARY, Refusal, Resume, RunsZfs, Sending, Snapshot, SnapshotName, SnapshotNameError, Stands, Stream,
+    ASSET_ID, ASSET_NAME, Base, Bookmark, Content, Dataset, Datasets, Guid, Hold, Kind, Label, LabelError, LineError,
+    ModelDatasets, Newest, Notes, PRIMARY, Refusal, Resume, RunsZfs, Sending, Snapshot, SnapshotName,
+    SnapshotNameError, Stands, Stream, VECTORS,
 };
 pub use import_text::ImportTextError;
 pub use model::{Model, ModelPool};

@@ -8,7 +8,7 @@ use std::io::Read;
 
 use siris_host::cmd::CmdError;
 use siris_zfs::{
-    Bookmark, DatasetName, Datasets, Guid, Label, Refusal, Sending, Snapshot, SnapshotName, Stream, ZfsError,
+    Bookmark, DatasetName, Datasets, Guid, Label, Notes, Refusal, Sending, Snapshot, SnapshotName, Stream, ZfsError,
 };
 
 use super::VectorId;
@@ -18,6 +18,7 @@ use super::digest::since::Since;
 use super::digest::{Digests, Reading, Scope};
 use super::plan::View;
 use super::role;
+use super::travel::{self, VectorRecord};
 use crate::datasets::PointError;
 use crate::root::Root;
 
@@ -173,6 +174,18 @@ pub trait End: Send + Sync + Debug {
     /// # Errors
     /// When ZFS refuses.
     fn forget(&self, dataset: &DatasetName, id: &VectorId) -> Result<(), EndError>;
+
+    /// Keeps a vector's record with the dataset.
+    ///
+    /// # Errors
+    /// When there is no such dataset, or ZFS refuses.
+    fn enter(&self, dataset: &DatasetName, record: &VectorRecord) -> Result<(), EndError>;
+
+    /// Keeps with a replica what its source has of the asset and its vectors.
+    ///
+    /// # Errors
+    /// As [`End::enter`].
+    fn tell(&self, dataset: &DatasetName, notes: &Notes) -> Result<(), EndError>;
 
     /// Begins to send a stream of the dataset.
     ///
@@ -342,15 +355,21 @@ impl End for Local<'_> {
     }
 
     fn forget(&self, dataset: &DatasetName, id: &VectorId) -> Result<(), EndError> {
-        if self.zfs.dataset(dataset)?.is_none() {
-            return Ok(());
-        }
+        let Some(found) = self.zfs.dataset(dataset)? else { return Ok(()) };
         let all: Vec<Label> = self.zfs.snapshots(dataset)?.into_iter().map(|snapshot| snapshot.label).collect();
         self.release(dataset, id, &all)?;
         for bookmark in self.own(dataset, id)? {
             self.zfs.destroy_bookmark(dataset, &bookmark.label)?;
         }
-        Ok(())
+        Ok(travel::remove(self.zfs, dataset, &found.notes, id)?)
+    }
+
+    fn enter(&self, dataset: &DatasetName, record: &VectorRecord) -> Result<(), EndError> {
+        Ok(travel::enter(self.zfs, dataset, record)?)
+    }
+
+    fn tell(&self, dataset: &DatasetName, notes: &Notes) -> Result<(), EndError> {
+        Ok(travel::keep(self.zfs, dataset, notes)?)
     }
 
     fn send(&self, _dataset: &DatasetName, stream: &Stream) -> Result<Box<dyn Sending>, EndError> {

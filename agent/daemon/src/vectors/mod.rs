@@ -1,7 +1,8 @@
 //! Vectors: how a dataset gets to another machine, and how it stays the same there.
 //!
 //! Owns: what is sent next ([`plan`]), what a vector leaves on both ends ([`end`]), one sync from its beginning to its
-//! end ([`sync`], or [`rsync`] where one end has no ZFS), and what of a dataset vectors need ([`needs`]).
+//! end ([`sync`], or [`rsync`] where one end has no ZFS), what goes along with it ([`travel`]), and what of a dataset vectors
+//! need ([`needs`]).
 //! Never: rolls back, forces, or destroys a snapshot. Where the two ends do not fit, that has a name and a remedy, and
 //! both stay as they are.
 //!
@@ -26,6 +27,7 @@ pub mod role;
 pub mod rsync;
 mod server;
 pub mod sync;
+pub mod travel;
 mod wire;
 pub mod worker;
 

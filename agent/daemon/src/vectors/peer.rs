@@ -6,12 +6,13 @@
 
 use std::io::{BufReader, Read, Write};
 
-use siris_zfs::{Base, DatasetName, Datasets, Label, Stream};
+use siris_zfs::{Base, DatasetName, Datasets, Label, Notes, Stream};
 use uuid::Uuid;
 
 use super::VectorId;
 use super::digest::{Amount, Scope};
 use super::end::{End, EndError, Local};
+use super::travel::{self, VectorRecord};
 use super::wire::{Answer, Fault, Mark, Request, ViewText, entries_out, parse};
 use crate::root::Root;
 
@@ -135,9 +136,7 @@ impl Session<'_> {
             Request::Receive { dataset } => {
                 self.may(self.rights.may_receive, "have streams received")?;
                 let dataset = self.below(&dataset)?;
-                if self.zfs.dataset(&dataset)?.is_some_and(|found| found.primary == Some(true)) {
-                    return Err(Refused::Primary(dataset.to_string()).into());
-                }
+                self.is_no_primary(&dataset)?;
                 end.receive(&dataset, input)?;
             }
             Request::Abort { dataset } => {
@@ -154,6 +153,19 @@ impl Session<'_> {
                 let Amount { read, data } = digests.amount.unwrap_or_default();
                 return Ok(Answer::Proven { digests: entries_out(&digests.entries), read, data });
             }
+            Request::Enter { dataset, record } => {
+                let id = self.vector(&record.id)?;
+                let text = serde_json::to_string(&[&record]).ok();
+                self.are_sound(&Notes { vectors: text, ..Notes::default() })?;
+                end.enter(&self.below(&dataset)?, &VectorRecord { id: id.to_string(), ..record })?;
+            }
+            Request::Tell { dataset, notes } => {
+                self.may(self.rights.may_receive, "have streams received")?;
+                let (dataset, notes) = (self.below(&dataset)?, notes.into());
+                self.are_sound(&notes)?;
+                self.is_no_primary(&dataset)?;
+                end.tell(&dataset, &notes)?;
+            }
             // Whoever may both send and receive may have the two change places.
             Request::StepDown { dataset, vector } => {
                 let (dataset, id) = self.may_change_places(&dataset, &vector)?;
@@ -166,6 +178,18 @@ impl Session<'_> {
             Request::Send { .. } => return Err(Refused::NotARequest.into()),
         }
         Ok(Answer::Done)
+    }
+
+    /// What cannot be listed is kept by nobody.
+    fn are_sound(&self, notes: &Notes) -> Result<(), EndError> {
+        if travel::are_sound(notes) { Ok(()) } else { Err(Refused::NotARequest.into()) }
+    }
+
+    fn is_no_primary(&self, dataset: &DatasetName) -> Result<(), EndError> {
+        match self.zfs.dataset(dataset)?.and_then(|found| found.primary) {
+            Some(true) => Err(Refused::Primary(dataset.to_string()).into()),
+            _ => Ok(()),
+        }
     }
 
     fn may_be_sent(&self, dataset: &str, stream: &Stream) -> Result<(), EndError> {

@@ -8,13 +8,14 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use siris_host::cmd::{Cmd, CmdError, Running, Tool};
-use siris_zfs::{DatasetName, Guid, Refusal, Sending, Stream, ZfsError};
+use siris_zfs::{DatasetName, Guid, Notes, Refusal, Sending, Stream, ZfsError};
 
 use super::VectorId;
 use super::digest::{Amount, Digests, Scope};
 use super::end::{End, EndError};
 use super::peer::NOT_A_REQUEST;
 use super::plan::View;
+use super::travel::VectorRecord;
 use super::wire::{Answer, Fault, Mark, Request, broken, entries_in};
 
 /// Seconds until a machine that does not answer is given up.
@@ -199,6 +200,14 @@ impl End for Remote {
 
     fn forget(&self, dataset: &DatasetName, id: &VectorId) -> Result<(), EndError> {
         self.done(&Request::Forget { dataset: dataset.to_string(), vector: id.to_string() })
+    }
+
+    fn enter(&self, dataset: &DatasetName, record: &VectorRecord) -> Result<(), EndError> {
+        self.done(&Request::Enter { dataset: dataset.to_string(), record: record.clone() })
+    }
+
+    fn tell(&self, dataset: &DatasetName, notes: &Notes) -> Result<(), EndError> {
+        self.done(&Request::Tell { dataset: dataset.to_string(), notes: notes.into() })
     }
 
     fn send(&self, dataset: &DatasetName, stream: &Stream) -> Result<Box<dyn Sending>, EndError> {

@@ -6,13 +6,14 @@
 use std::io::Read;
 
 use siris_host::cmd::{Cmd, CmdError};
-use siris_zfs::{DatasetName, Guid, RunsZfs, Sending, Stream, ZfsError};
+use siris_zfs::{DatasetName, Guid, Notes, RunsZfs, Sending, Stream, ZfsError};
 
 use super::VectorId;
 use super::digest::{Digests, Scope};
 use super::end::{End, EndError, Local};
 use super::plan::View;
 use super::remote::{Shell, Ssh, unreachable};
+use super::travel::VectorRecord;
 
 /// What SSH exits with when it did not get through; no command of ZFS's does.
 const NOT_THROUGH: i32 = 255;
@@ -79,6 +80,14 @@ impl End for Server {
 
     fn forget(&self, dataset: &DatasetName, id: &VectorId) -> Result<(), EndError> {
         self.end().forget(dataset, id).map_err(of_link)
+    }
+
+    fn enter(&self, dataset: &DatasetName, record: &VectorRecord) -> Result<(), EndError> {
+        self.end().enter(dataset, record).map_err(of_link)
+    }
+
+    fn tell(&self, dataset: &DatasetName, notes: &Notes) -> Result<(), EndError> {
+        self.end().tell(dataset, notes).map_err(of_link)
     }
 
     fn send(&self, dataset: &DatasetName, stream: &Stream) -> Result<Box<dyn Sending>, EndError> {

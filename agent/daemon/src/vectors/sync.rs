@@ -8,8 +8,10 @@ use siris_zfs::{DatasetName, Guid, Refusal, Snapshot, SnapshotName, Stream, ZfsE
 use super::VectorId;
 use super::end::{End, EndError};
 use super::limit::Rate;
+use super::peer::NOT_A_REQUEST;
 use super::plan::{Obstacle, Step, View, plan};
 use super::rsync::MirrorError;
+use super::travel::{self, VectorRecord};
 
 /// Why a sync did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +90,8 @@ pub struct Pair {
     pub source: DatasetName,
     /// The dataset on the target.
     pub target: DatasetName,
+    /// What both ends are to know of the vector.
+    pub record: VectorRecord,
 }
 
 /// What a sync tells on its way, and is told. By itself it listens to nothing and limits nothing.
@@ -132,11 +136,7 @@ pub fn sync(pair: &Pair, source: &dyn End, target: &dyn End, watch: &mut dyn Wat
             watch.is_anew();
         }
         let sent = match &step {
-            // Nobody is to take it for the whole of the source.
-            Step::UpToDate { .. } if ours.dataset.has_children => {
-                return Err(Obstacle::ChildrenNotSent(pair.source.to_string()).into());
-            }
-            Step::UpToDate { base } => return Ok(base.clone()),
+            Step::UpToDate { .. } => told(pair, source, target, &ours, theirs.as_ref()),
             Step::Abort => target.abort_receive(&pair.target).map_err(SyncError::Target),
             Step::Resume { token, to } => {
                 transfer(pair, source, target, &Stream::Rest { token: token.clone() }, *to, watch)
@@ -144,7 +144,14 @@ pub fn sync(pair: &Pair, source: &dyn End, target: &dyn End, watch: &mut dyn Wat
             Step::Send { stream, to } => transfer(pair, source, target, stream, *to, watch),
         };
         sent.map_err(|error| of_target(error, pair, theirs.as_ref()))?;
-        before = Some(step);
+        match step {
+            // Nobody is to take it for the whole of the source.
+            Step::UpToDate { .. } if ours.dataset.has_children => {
+                return Err(Obstacle::ChildrenNotSent(pair.source.to_string()).into());
+            }
+            Step::UpToDate { base } => return Ok(base),
+            other => before = Some(other),
+        }
     }
 }
 
@@ -169,6 +176,31 @@ fn settle(
     }
     if !only(ours) {
         source.keep(&pair.source, &pair.id, newest.guid).map_err(SyncError::Source)?;
+    }
+    Ok(())
+}
+
+/// Has both ends know of the vector, and the target of the asset. What one of them cannot read or does not know is no reason not
+/// to have synced.
+fn told(pair: &Pair, source: &dyn End, target: &dyn End, ours: &View, theirs: Option<&View>) -> Result<(), SyncError> {
+    let Some(theirs) = theirs else { return Ok(()) };
+    let told = match travel::told(&pair.record, &ours.dataset.notes, &theirs.dataset.notes) {
+        Ok(told) => told,
+        Err(error) => {
+            eprintln!("vector {}: {}", pair.id, crate::chain(&error));
+            return Ok(());
+        }
+    };
+    let known = |done: Result<(), EndError>| match done {
+        // An agent of an older version.
+        Err(EndError::Peer { code, .. }) if code == NOT_A_REQUEST => Ok(()),
+        other => other,
+    };
+    if told.source != ours.dataset.notes {
+        known(source.enter(&pair.source, &pair.record)).map_err(SyncError::Source)?;
+    }
+    if told.target != theirs.dataset.notes {
+        known(target.tell(&pair.target, &told.target)).map_err(SyncError::Target)?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ mod transcript;
 mod world;
 
 use proptest::prelude::*;
-use siris_zfs::{Base, Datasets, Guid, Label, ModelDatasets, SnapshotName, Stream, UserProperties};
+use siris_zfs::{Base, Datasets, Guid, Label, ModelDatasets, Notes, SnapshotName, Stream, UserProperties};
 
 use super::digest::Scope;
 use super::end::{End, EndError, Local};
@@ -17,6 +17,7 @@ use super::plan::{Obstacle, Step, plan};
 use super::prove::prove;
 use super::role;
 use super::sync::{Pair, SyncError, Watch, sync};
+use super::travel::VectorRecord;
 use super::{VectorId, needs};
 use ports::{Blows, Far, Fuse, Mutant, Wired};
 use world::{A, B, World, id, name, op, pair, run};
@@ -505,8 +506,25 @@ fn a_key_does_what_it_is_for_and_nothing_else() {
     // One kind of key does not do the other's work.
     assert_eq!(code(wired.receive(&name("a/other/z"), &mut &b""[..]).unwrap_err()), "peer-not-allowed");
     assert_eq!(code(wired.abort_receive(&name("a/other/z")).unwrap_err()), "peer-not-allowed");
+    assert_eq!(code(wired.tell(&name("a/other/y"), &Notes::default()).unwrap_err()), "peer-not-allowed");
     let wired = Wired(zfs, &receives);
     assert_eq!(code(wired.send(&name("a/other/y"), &full("a/other/y@1")).unwrap_err()), "peer-not-allowed");
+
+    // What is kept with a replica is such as can be listed, and stays below the prefix.
+    let named = |name: &str| Notes { asset_name: Some(name.to_owned()), ..Notes::default() };
+    assert_eq!(code(wired.tell(&name("a/x"), &named("mail")).unwrap_err()), "peer-outside-prefix");
+    assert_eq!(code(wired.tell(&name("a/other/y"), &named("a\tb\nc")).unwrap_err()), "peer-not-a-request");
+    wired.tell(&name("a/other/y"), &named("mail")).unwrap();
+    let record = pair(1, "a/other/y", "b/x").record;
+    let of_it = VectorRecord { id: VectorId { device: receives.device, number: 1 }.to_string(), ..record.clone() };
+    let others = VectorRecord { id: VectorId { device: uuid::Uuid::from_u128(0xf), number: 1 }.to_string(), ..record };
+    assert_eq!(code(wired.enter(&name("a/x"), &of_it).unwrap_err()), "peer-outside-prefix");
+    assert_eq!(code(wired.enter(&name("a/other/y"), &others).unwrap_err()), "peer-foreign-vector");
+    let broken = VectorRecord { tier: "x\n".repeat(9000), ..of_it.clone() };
+    assert_eq!(code(wired.enter(&name("a/other/y"), &broken).unwrap_err()), "peer-not-a-request");
+    wired.enter(&name("a/other/y"), &of_it).unwrap();
+    wired.forget(&name("a/other/y"), &of_it.id.parse().unwrap()).unwrap();
+    assert_eq!(zfs.dataset(&name("a/other/y")).unwrap().unwrap().notes, named("mail"));
 
     // Vectors of other machines are theirs.
     let foreign = VectorId { device: uuid::Uuid::from_u128(0xf), number: 1 };
@@ -529,6 +547,7 @@ fn a_key_does_what_it_is_for_and_nothing_else() {
     assert_eq!(code(wired.take_over(&name("a/other/y"), &own, Guid::new(1)).unwrap_err()), "not-the-newest");
     wired.take_over(&name("a/other/y"), &own, newest).unwrap();
     assert_eq!(code(wired.receive(&name("a/other/y"), &mut &b""[..]).unwrap_err()), "target-is-primary");
+    assert_eq!(code(wired.tell(&name("a/other/y"), &named("mine")).unwrap_err()), "target-is-primary");
     wired.step_down(&name("a/other/y"), &own).unwrap();
 
     // Anything else is no request.

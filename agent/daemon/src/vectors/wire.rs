@@ -7,13 +7,14 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use serde::{Deserialize, Serialize};
 use siris_zfs::{
-    Base, Bookmark, Dataset, DatasetName, Guid, Kind, Resume, Snapshot, SnapshotName, Stands, Stream, ZfsError,
+    Base, Bookmark, Dataset, DatasetName, Guid, Kind, Notes, Resume, Snapshot, SnapshotName, Stands, Stream, ZfsError,
 };
 
 use super::VectorId;
 use super::digest::Entry;
 use super::end::EndError;
 use super::plan::View;
+use super::travel::VectorRecord;
 
 /// Something of another version, or made up: names that are none, kinds that do not exist.
 #[derive(Debug, thiserror::Error)]
@@ -62,8 +63,41 @@ pub(super) enum Request {
         dataset: String,
         vector: String,
     },
+    /// Keeps a vector's record with a dataset.
+    Enter {
+        dataset: String,
+        record: VectorRecord,
+    },
+    /// Keeps with a replica what its source has of the asset and its vectors.
+    Tell {
+        dataset: String,
+        notes: NotesText,
+    },
     /// The snapshot is to be the newest one.
     TakeOver(Mark),
+}
+
+/// [`Notes`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct NotesText {
+    asset_id: Option<String>,
+    asset_name: Option<String>,
+    vectors: Option<String>,
+}
+
+impl From<&Notes> for NotesText {
+    fn from(notes: &Notes) -> Self {
+        let Notes { asset_id, asset_name, vectors } = notes.clone();
+        NotesText { asset_id, asset_name, vectors }
+    }
+}
+
+impl From<NotesText> for Notes {
+    fn from(text: NotesText) -> Self {
+        let NotesText { asset_id, asset_name, vectors } = text;
+        Notes { asset_id, asset_name, vectors }
+    }
 }
 
 /// A snapshot that a vector marks.
@@ -148,6 +182,8 @@ pub(super) struct ViewText {
     primary: Option<bool>,
     #[serde(default)]
     has_children: bool,
+    #[serde(default)]
+    notes: NotesText,
     /// Name, guid and transaction group.
     snapshots: Vec<(String, u64, u64)>,
     bookmarks: Vec<(String, u64, u64)>,
@@ -159,7 +195,7 @@ pub(super) fn parse<T: std::str::FromStr>(text: &str) -> Result<T, Unknown> {
 
 impl From<&View> for ViewText {
     fn from(view: &View) -> Self {
-        let Dataset { name, guid, kind, used, encrypted, origin, resume, primary, has_children } = &view.dataset;
+        let Dataset { name, guid, kind, used, encrypted, origin, resume, primary, has_children, notes } = &view.dataset;
         let stands = resume.as_ref().and_then(|resume| resume.stands.as_ref());
         ViewText {
             name: name.to_string(),
@@ -174,6 +210,7 @@ impl From<&View> for ViewText {
             stands_name: stands.and_then(|stands| stands.name.clone()),
             primary: *primary,
             has_children: *has_children,
+            notes: notes.into(),
             snapshots: view.snapshots.iter().map(|s| (s.label.to_string(), s.guid.as_u64(), s.createtxg)).collect(),
             bookmarks: view.bookmarks.iter().map(|b| (b.label.to_string(), b.guid.as_u64(), b.createtxg)).collect(),
         }
@@ -203,6 +240,7 @@ impl TryFrom<ViewText> for View {
                 resume: text.token.map(|token| Resume { token, stands }),
                 primary: text.primary,
                 has_children: text.has_children,
+                notes: text.notes.into(),
             },
             origin: text.origin_guid.map(Guid::new),
             snapshots: text.snapshots.iter().map(snapshot).collect::<Result<_, _>>()?,

@@ -23,7 +23,9 @@ use super::role;
 use super::rsync::{Mirror, MirrorError, Way};
 use super::server::Server;
 use super::sync::{Pair, SyncError, Watch, sync};
+use super::travel::VectorRecord;
 use crate::identity::{IdentityError, ensure_device_id};
+use crate::observe;
 use crate::root::Root;
 use crate::store::{Store, StoreError};
 
@@ -212,7 +214,8 @@ fn begin(root: &Root, number: u64) -> Result<Begun, BeginError> {
     let machine = store.machine(vector.machine.as_str())?;
     let from = vector.from.as_ref().map(|from| store.machine(from.as_str())).transpose()?;
     let device = ensure_device_id(root)?;
-    let pair = Pair { id: vector.id(device), source: vector.source.clone(), target: vector.target.clone() };
+    let record = VectorRecord::of(&vector, device, &observe::hostname(root), &machine, from.as_ref());
+    let pair = Pair { id: vector.id(device), source: vector.source.clone(), target: vector.target.clone(), record };
     Ok(Begun { pair, vector, machine, from })
 }
 

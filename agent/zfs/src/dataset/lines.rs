@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use siris_zfs_label::ResumeToken;
 
 use crate::UserProperties;
-use crate::dataset::types::{Bookmark, Dataset, Guid, Hold, Kind, Label, Newest, Resume, Snapshot, Stands};
+use crate::dataset::types::{Bookmark, Dataset, Guid, Hold, Kind, Label, Newest, Notes, Resume, Snapshot, Stands};
 use crate::types::DatasetName;
 
 /// A row that is not what was asked for.
@@ -27,7 +27,8 @@ pub(super) enum ReadRowsError {
 }
 
 /// Columns asked of `zfs list` for [`datasets`].
-pub(super) const DATASET: &str = "name,guid,type,used,encryption,origin,receive_resume_token,org.siris:primary";
+pub(super) const DATASET: &str = "name,guid,type,used,encryption,origin,receive_resume_token,org.siris:primary,\
+                                  org.siris:asset-id,org.siris:asset-name,org.siris:vectors";
 /// Columns asked of `zfs list` for [`snapshots`] and [`bookmarks`].
 pub(super) const SNAPSHOT: &str = "name,guid,createtxg";
 
@@ -45,6 +46,11 @@ fn optional<T: std::str::FromStr>(text: &str) -> Option<Option<T>> {
     if text == "-" { Some(None) } else { text.parse().ok().map(Some) }
 }
 
+/// A user property; `None` where a dash stands for it.
+fn noted(text: &str) -> Option<String> {
+    (text != "-").then(|| text.to_owned())
+}
+
 /// Rows of a property and its value, which may have tabs in it.
 pub(super) fn properties(text: &str) -> Result<UserProperties, LineError> {
     let all = rows(text, |line| line.split_once('\t').map(|(name, value)| (name.to_owned(), value.to_owned())))?;
@@ -55,7 +61,7 @@ pub(super) fn properties(text: &str) -> Result<UserProperties, LineError> {
 /// name of no [`Dataset`] can be, is left out.
 pub(super) fn datasets(text: &str) -> Result<Vec<Dataset>, LineError> {
     let row = |line: &str| {
-        let [name, guid, kind, used, encryption, origin, token, primary] = fields(line)?;
+        let [name, guid, kind, used, encryption, origin, token, primary, id, label, vectors] = fields(line)?;
         if !name.contains('/') {
             return Some(None);
         }
@@ -79,6 +85,7 @@ pub(super) fn datasets(text: &str) -> Result<Vec<Dataset>, LineError> {
                 _ => None,
             },
             has_children: false,
+            notes: Notes { asset_id: noted(id), asset_name: noted(label), vectors: noted(vectors) },
         }))
     };
     let mut all: Vec<Dataset> = rows(text, row)?.into_iter().flatten().collect();
@@ -161,11 +168,11 @@ mod tests {
 
     #[test]
     fn rows_are_read_or_refused() {
-        let text = "tank\t1\tfilesystem\t99\toff\t-\t-\t-\n\
-                    tank/a\t2\tfilesystem\t50\toff\t-\t1-abc-def\toff\n\
-                    tank/a-1\t4\tfilesystem\t1\toff\t-\t-\t-\n\
-                    tank/a/x\t5\tfilesystem\t1\toff\t-\t-\t-\n\
-                    tank/b\t3\tvolume\t7\taes-256-gcm\ttank/a@1568402268\t-\t-\n";
+        let text = "tank\t1\tfilesystem\t99\toff\t-\t-\t-\t-\t-\t-\n\
+                    tank/a\t2\tfilesystem\t50\toff\t-\t1-abc-def\toff\t123\ta file server\t[]\n\
+                    tank/a-1\t4\tfilesystem\t1\toff\t-\t-\t-\t-\t-\t-\n\
+                    tank/a/x\t5\tfilesystem\t1\toff\t-\t-\t-\t-\t-\t-\n\
+                    tank/b\t3\tvolume\t7\taes-256-gcm\ttank/a@1568402268\t-\t-\t-\t-\t-\n";
         let found = datasets(text).unwrap();
         assert_eq!(
             found.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(),
@@ -176,8 +183,16 @@ mod tests {
         assert_eq!(first.resume, Some(Resume { token: "1-abc-def".to_owned(), stands: None }));
         assert!(last.encrypted && last.kind == Kind::Volume);
         assert_eq!(last.origin.as_ref().unwrap().to_string(), "tank/a@1568402268");
+        let notes = Notes {
+            asset_id: Some("123".to_owned()),
+            asset_name: Some("a file server".to_owned()),
+            vectors: Some("[]".to_owned()),
+        };
+        assert_eq!((&first.notes, &last.notes), (&notes, &Notes::default()));
         assert_eq!([first.primary, last.primary], [Some(false), None]);
-        for bad in ["tank/a\t2\tfilesystem\t50\toff\t-\t-\n", "tank/a\tx\tfilesystem\t50\toff\t-\t-\t-\n", "\n"] {
+        let notes = |id: &str| format!("tank/a\t{id}\tfilesystem\t50\toff\t-\t-\t-\t-\t-\t-");
+        assert!(datasets(&notes("2")).is_ok());
+        for bad in ["tank/a\t2\tfilesystem\t50\toff\t-\t-\t-\n", &notes("x"), &format!("{}\tx", notes("2")), "\n"] {
             assert!(datasets(bad).is_err(), "{bad:?}");
         }
     }

@@ -19,7 +19,10 @@ use siris_host::cmd::CmdError;
 pub use content::Content;
 use stream::Partial;
 
-use super::types::{Bookmark, Dataset, Guid, Hold, Kind, Label, Newest, PRIMARY, Snapshot, SnapshotName};
+use super::types::{
+    ASSET_ID, ASSET_NAME, Bookmark, Dataset, Guid, Hold, Kind, Label, Newest, Notes, PRIMARY, Snapshot, SnapshotName,
+    VECTORS,
+};
 use super::{Datasets, Refusal, Sending, Stream};
 use crate::types::{DatasetName, PoolName};
 use crate::{UserProperties, ZfsError};
@@ -148,6 +151,11 @@ impl State {
             resume: set.partial.as_ref().map(Partial::resume),
             primary: set.properties.get(PRIMARY).map(|value| value == "on"),
             has_children: self.has_children(name),
+            notes: Notes {
+                asset_id: set.properties.get(ASSET_ID).cloned(),
+                asset_name: set.properties.get(ASSET_NAME).cloned(),
+                vectors: set.properties.get(VECTORS).cloned(),
+            },
         }
     }
 }

@@ -9,13 +9,19 @@ use nix::sched::{CloneFlags, unshare};
 use siris_host::cmd::{Cmd, CmdError, Running, Tool};
 
 use super::lines;
-use super::types::{Bookmark, Dataset, Guid, Hold, Label, Newest, Snapshot, SnapshotName};
+use super::types::{
+    ASSET_ID, ASSET_NAME, Bookmark, Dataset, Guid, Hold, Label, Newest, PRIMARY, Snapshot, SnapshotName, VECTORS,
+};
 use super::{Base, Datasets, Refusal, Sending, Stream};
 use crate::types::{DatasetName, PoolName};
 use crate::{OpenZfs, UserProperties, ZfsError};
 
 /// Bytes of a stream that are on their way at once.
 const BUFFER: usize = 256 << 10;
+
+/// Properties that a stream which brings some has no say in: where a replica is seen and who may, and what SIRIS keeps with it.
+const NOT_FROM_STREAMS: [&str; 9] =
+    ["mountpoint", "canmount", "sharenfs", "sharesmb", PRIMARY, ASSET_ID, ASSET_NAME, VECTORS, "org.siris:retention"];
 
 /// Who runs the `zfs` tool, and where.
 pub trait RunsZfs: Send + Sync + std::fmt::Debug {
@@ -326,7 +332,9 @@ impl<R: RunsZfs> Datasets for R {
 
     fn receive(&self, dataset: &DatasetName, stream: &mut dyn Read) -> Result<(), ZfsError> {
         let log = tempfile::NamedTempFile::new().map_err(ZfsError::Stream)?;
-        let mut running = zfs(self, ["receive", "-s", "-u", dataset.as_str()]).cmd().log(log.path()).spawn()?;
+        let kept = NOT_FROM_STREAMS.iter().flat_map(|property| ["-x", property]);
+        let receive = zfs(self, ["receive", "-s", "-u"]).args(kept).arg(dataset.as_str());
+        let mut running = receive.cmd().log(log.path()).spawn()?;
         let mut input = running.stdin().ok_or_else(|| ZfsError::Stream(io::ErrorKind::BrokenPipe.into()))?;
         let copied = io::copy(&mut BufReader::with_capacity(BUFFER, stream), &mut input);
         drop(input);

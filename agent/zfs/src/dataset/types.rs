@@ -152,6 +152,34 @@ pub struct Dataset {
     pub primary: Option<bool>,
     /// Whether other datasets lie in it: they are no part of its streams.
     pub has_children: bool,
+    /// What is kept with it of its asset and vectors.
+    pub notes: Notes,
+}
+
+/// The user property with an asset's number in the fleet.
+pub const ASSET_ID: &str = "org.siris:asset-id";
+/// The user property with the name that people have given an asset.
+pub const ASSET_NAME: &str = "org.siris:asset-name";
+/// The user property with the records of the vectors that have to do with a dataset.
+pub const VECTORS: &str = "org.siris:vectors";
+
+/// What is kept with a dataset of its asset and vectors, as the user properties have it. `None` where there is none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// What [`ASSET_ID`] says.
+    pub asset_id: Option<String>,
+    /// What [`ASSET_NAME`] says.
+    pub asset_name: Option<String>,
+    /// What [`VECTORS`] says.
+    pub vectors: Option<String>,
+}
+
+impl Notes {
+    /// Each property, and its value.
+    pub fn properties(&self) -> [(&'static str, Option<&str>); 3] {
+        let Notes { asset_id, asset_name, vectors } = self;
+        [(ASSET_ID, asset_id.as_deref()), (ASSET_NAME, asset_name.as_deref()), (VECTORS, vectors.as_deref())]
+    }
 }
 
 /// The user property that says whether a dataset is the one that is written to (`on`), or was that once and is a replica now

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use siris_zfs::{
-    Bookmark, Dataset, DatasetName, Datasets, Guid, Hold, Label, ModelDatasets, Newest, PoolName, Sending, Snapshot,
-    SnapshotName, Stream, UserProperties, ZfsError,
+    Bookmark, Dataset, DatasetName, Datasets, Guid, Hold, Label, ModelDatasets, Newest, Notes, PoolName, Sending,
+    Snapshot, SnapshotName, Stream, UserProperties, ZfsError,
 };
 use uuid::Uuid;
 
@@ -17,6 +17,7 @@ use super::super::digest::{Amount, Digests, Scope};
 use super::super::end::{End, EndError, Local};
 use super::super::peer::{Rights, Session};
 use super::super::plan::View;
+use super::super::travel::VectorRecord;
 use super::super::wire::{Answer, Fault, Mark, Request, entries_in};
 
 /// A fuse that several ports share: it blows at some call.
@@ -262,6 +263,14 @@ impl End for Far<'_> {
         self.0.forget(dataset, id)
     }
 
+    fn enter(&self, dataset: &DatasetName, record: &VectorRecord) -> Result<(), EndError> {
+        self.0.enter(dataset, record)
+    }
+
+    fn tell(&self, dataset: &DatasetName, notes: &Notes) -> Result<(), EndError> {
+        self.0.tell(dataset, notes)
+    }
+
     fn send(&self, dataset: &DatasetName, stream: &Stream) -> Result<Box<dyn Sending>, EndError> {
         self.0.send(dataset, stream)
     }
@@ -328,6 +337,16 @@ impl End for Wired<'_> {
 
     fn forget(&self, dataset: &DatasetName, id: &VectorId) -> Result<(), EndError> {
         let request = Request::Forget { dataset: dataset.to_string(), vector: id.to_string() };
+        self.ask(&request, &mut io::empty()).map(drop)
+    }
+
+    fn enter(&self, dataset: &DatasetName, record: &VectorRecord) -> Result<(), EndError> {
+        let request = Request::Enter { dataset: dataset.to_string(), record: record.clone() };
+        self.ask(&request, &mut io::empty()).map(drop)
+    }
+
+    fn tell(&self, dataset: &DatasetName, notes: &Notes) -> Result<(), EndError> {
+        let request = Request::Tell { dataset: dataset.to_string(), notes: notes.into() };
         self.ask(&request, &mut io::empty()).map(drop)
     }
 

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use siris_zfs::{
-    Content, DatasetName, Datasets, Guid, Hold, Label, ModelDatasets, Snapshot, SnapshotName, UserProperties, ZfsError,
+    ASSET_ID, Content, DatasetName, Datasets, Guid, Hold, Label, ModelDatasets, Snapshot, SnapshotName, UserProperties,
+    ZfsError,
 };
 
 use super::super::VectorId;
@@ -13,6 +14,7 @@ use super::super::end::Local;
 use super::super::needs::Side;
 use super::super::plan::Obstacle;
 use super::super::sync::{Pair, SyncError, sync};
+use super::super::travel::{Party, Records, VectorRecord};
 use super::ports::{Blows, Far, Fuse, Fused, Mutant, Mutated};
 use crate::datasets::prune;
 use crate::datasets::retention::Policy;
@@ -29,7 +31,20 @@ pub(super) fn id(number: u64) -> VectorId {
 
 /// A vector between two datasets.
 pub(super) fn pair(number: u64, source: &str, target: &str) -> Pair {
-    Pair { id: id(number), source: name(source), target: name(target) }
+    let party = |dataset: &str| {
+        let machine = dataset.as_bytes()[0];
+        Party { device: Some(uuid::Uuid::from_u128(machine.into())), name: char::from(machine).to_string() }
+    };
+    let record = VectorRecord {
+        id: id(number).to_string(),
+        from: party(source),
+        source: source.to_owned(),
+        to: party(target),
+        target: target.to_owned(),
+        tier: "primary".to_owned(),
+        other: BTreeMap::new(),
+    };
+    Pair { id: id(number), source: name(source), target: name(target), record }
 }
 
 /// A machine's ZFS, whose file systems can be written to and read.
@@ -218,11 +233,19 @@ impl<Z: Machine> World<Z> {
 
     /// After a sync of each vector that nothing disturbs: all the same, and nothing is left over.
     pub(super) fn finish(&self) -> Result<(), TestCaseError> {
+        self.machines[A].set_property(&name("a/x"), ASSET_ID, Some("123")).unwrap();
         for vector in 0..self.vectors.len() {
             self.sync(vector)
                 .map_err(|error| TestCaseError::fail(format!("vector {vector}: {}", crate::chain(&error))))?;
         }
         self.check()?;
+        for (pair, source, target) in &self.vectors {
+            for (machine, dataset) in [(*source, &pair.source), (*target, &pair.target)] {
+                let notes = self.machines[machine].dataset(dataset).unwrap().unwrap().notes;
+                prop_assert_eq!(notes.asset_id.as_deref(), Some("123"));
+                prop_assert!(Records::of(&notes).unwrap().iter().any(|record| *record == pair.record));
+            }
+        }
         let newest = |machine: usize, dataset: &str| {
             self.machines[machine].snapshots(&name(dataset)).unwrap().pop().map(|snapshot| snapshot.guid)
         };
