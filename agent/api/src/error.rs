@@ -69,6 +69,7 @@ codes! {
     DatasetIsReplica = "dataset-is-replica", Input, "The dataset is what a vector sends into.";
     TakeOverFailed = "take-over-failed", Environment, "The dataset cannot be made the primary; the text begins with a code.";
     SetAsideFailed = "set-aside-failed", Environment, "What a target has beside could not be set aside; the text begins with a code.";
+    DescribeFailed = "describe-failed", Environment, "The asset cannot be called so; the text begins with a code.";
     NoRetention = "no-retention", Input, "The dataset has no retention policy.";
     PruneFailed = "prune-failed", Host, "Recovery points could not be pruned.";
     MachineRefused = "machine-refused", Input, "The machine, peer or key cannot be kept as given.";

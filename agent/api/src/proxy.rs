@@ -107,6 +107,12 @@ pub trait Dataset {
     /// UUID of the asset whose backups it holds.
     #[zbus(property)]
     fn asset(&self) -> zbus::Result<String>;
+    /// The asset's number, unique in the fleet; 0 where it has none.
+    #[zbus(property)]
+    fn asset_id(&self) -> zbus::Result<u64>;
+    /// What people call the asset; empty where nobody has said.
+    #[zbus(property)]
+    fn asset_name(&self) -> zbus::Result<String>;
     /// Bytes it takes, snapshots included, when the agent last looked.
     #[zbus(property)]
     fn used(&self) -> zbus::Result<u64>;
@@ -137,6 +143,12 @@ pub trait Dataset {
     fn set_retention(&self, policy: &str, options: Options<'_>) -> zbus::Result<()>;
     /// The policy, the dataset's own or that of what it lies in; empty where there is none.
     fn get_retention(&self) -> zbus::Result<String>;
+    /// Sets what the asset is called: `id` (0 takes it away) or `next-id`, and `name` (empty takes it away).
+    #[zbus(allow_interactive_auth)]
+    fn describe(&self, options: Options<'_>) -> zbus::Result<()>;
+    /// The records of the vectors that have to do with it, as they came with it: `id`, `from`, `from-device`, `source`, `to`,
+    /// `to-device`, `target` and `tier`, each a text.
+    fn get_vectors(&self) -> zbus::Result<Vec<HashMap<String, String>>>;
 }
 
 /// `org.siris.Agent1.Replication`.

@@ -132,7 +132,7 @@ pub enum Awaited {
     Started,
 }
 
-/// Commands on the datasets of assets. A dataset is named as ZFS does, POOL/PATH, or by its asset's UUID.
+/// Commands on the datasets of assets. A dataset is named as ZFS does, POOL/PATH, or by its asset's UUID or number.
 #[derive(Debug, Subcommand)]
 pub enum DatasetCommand {
     /// Lists them.
@@ -140,6 +140,26 @@ pub enum DatasetCommand {
         /// As JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Shows one, and the vectors that have to do with it: where else there is a replica.
+    Show {
+        /// The dataset.
+        dataset: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Sets what an asset is called; what is set goes along with each replica.
+    Describe {
+        /// The dataset.
+        dataset: String,
+        /// Its number, which no other asset of the fleet has: digits, `next` for the next one of this box's range (`config set
+        /// asset-ids`), or `none`.
+        #[arg(long, required_unless_present = "name")]
+        id: Option<String>,
+        /// Its name, for people; empty takes it away.
+        #[arg(long)]
+        name: Option<String>,
     },
     /// Lists the snapshots of one, oldest first.
     Points {
@@ -276,7 +296,7 @@ pub enum MachineCommand {
 pub enum VectorCommand {
     /// Makes a vector: a dataset of this box is sent to a machine, whenever it has a new recovery point.
     Add {
-        /// The dataset of this box, POOL/home/agents/UUID or the asset's UUID.
+        /// The dataset of this box, POOL/home/agents/UUID or the asset's UUID or number.
         dataset: String,
         /// The machine.
         machine: String,
@@ -399,7 +419,7 @@ pub enum ConfigCommand {
         /// Also where it is meant to be set at install only.
         #[arg(long)]
         force: bool,
-        /// The key: role, hostname, timezone, ssh.authorized-keys, ntp.servers, dns.servers.
+        /// The key: role, hostname, timezone, ssh.authorized-keys, ntp.servers, dns.servers, asset-ids.
         key: String,
         /// The value or values.
         #[arg(required = true)]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 
 use serde::Serialize;
-use siris_api::{DATASET_INTERFACE, DatasetProxy, ManagerProxy, PruneRow, ReplicationProxy, SnapshotRow};
+use siris_api::{DATASET_INTERFACE, DatasetProxy, ManagerProxy, Options, PruneRow, ReplicationProxy, SnapshotRow};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use zbus::Connection;
@@ -24,6 +24,9 @@ struct DatasetView {
     guid: u64,
     name: String,
     asset: String,
+    /// 0 where it has none.
+    asset_id: u64,
+    asset_name: String,
     used: u64,
     snapshots: u64,
     newest: String,
@@ -46,6 +49,14 @@ pub async fn run(connection: &Connection, command: DatasetCommand) -> Result<(),
         DatasetCommand::List { json } => {
             let all = ask(connection).await?;
             print(if json { as_json(&all)? } else { table(&all) })
+        }
+        DatasetCommand::Show { dataset, json } => {
+            let shown = show(connection, &dataset).await?;
+            print(if json { as_json(&shown)? } else { details(&shown) })
+        }
+        DatasetCommand::Describe { dataset, id, name } => {
+            let options = called(id.as_deref(), name.as_deref())?;
+            Ok(find(connection, &dataset).await?.describe(options).await?)
         }
         DatasetCommand::Points { dataset, json } => {
             let points = points(&find(connection, &dataset).await?).await?;
@@ -133,6 +144,8 @@ async fn ask(connection: &Connection) -> Result<Vec<DatasetView>, Failure> {
             guid: take(&mut properties, "Guid")?,
             name: take(&mut properties, "Name")?,
             asset: take(&mut properties, "Asset")?,
+            asset_id: take(&mut properties, "AssetId")?,
+            asset_name: take(&mut properties, "AssetName")?,
             used: take(&mut properties, "Used")?,
             snapshots: take(&mut properties, "SnapshotCount")?,
             newest: take(&mut properties, "NewestSnapshot")?,
@@ -143,6 +156,62 @@ async fn ask(connection: &Connection) -> Result<Vec<DatasetView>, Failure> {
     let mut datasets = found.into_iter().map(view).collect::<Result<Vec<_>, Failure>>()?;
     datasets.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(datasets)
+}
+
+/// What an asset is to be called, as it travels.
+fn called<'t>(id: Option<&str>, name: Option<&'t str>) -> Result<Options<'t>, Failure> {
+    let id = match id {
+        None => None,
+        Some("next") => Some(("next-id", true.into())),
+        Some("none") => Some(("id", 0u64.into())),
+        Some(digits) => match digits.parse::<u64>() {
+            Ok(id) if id > 0 => Some(("id", id.into())),
+            _ => return Err(Failure::input(format!("\"{digits}\" is not a number from 1 on, next or none"))),
+        },
+    };
+    Ok(id.into_iter().chain(name.map(|name| ("name", name.into()))).collect())
+}
+
+/// A dataset, and the vectors that have to do with it.
+#[derive(Debug, Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    dataset: DatasetView,
+    vectors: Vec<HashMap<String, String>>,
+}
+
+async fn show(connection: &Connection, name: &str) -> Result<Shown, Failure> {
+    let found = find(connection, name).await?;
+    let (guid, vectors) = (found.guid().await?, found.get_vectors().await?);
+    let dataset = ask(connection).await?.into_iter().find(|dataset| dataset.guid == guid);
+    let gone = || Failure::of_agent("dataset-not-found", &format!("{name} is not there any more"));
+    Ok(Shown { dataset: dataset.ok_or_else(gone)?, vectors })
+}
+
+fn details(shown: &Shown) -> String {
+    let Shown { dataset, vectors } = shown;
+    let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+    let mut rows = vec![
+        ("dataset", dataset.name.clone()),
+        ("asset", dataset.asset.clone()),
+        ("number", number(dataset.asset_id)),
+        ("name", or_dash(&dataset.asset_name)),
+        ("role", or_dash(&dataset.role)),
+        ("used", text::size(dataset.used)),
+        ("snapshots", dataset.snapshots.to_string()),
+        ("newest", time_of(&dataset.newest).unwrap_or_else(|| or_dash(&dataset.newest))),
+    ];
+    rows.extend(vectors.iter().map(|vector| {
+        let of = |key: &str| vector.get(key).cloned().unwrap_or_default();
+        let ends = format!("{}:{} to {}:{}", of("from"), of("source"), of("to"), of("target"));
+        ("vector", format!("{}, {}: {ends}", of("id"), of("tier")))
+    }));
+    text::table(&rows.into_iter().map(|(name, value)| vec![format!("  {name}"), value]).collect::<Vec<_>>(), &[])
+}
+
+/// An asset's number.
+fn number(id: u64) -> String {
+    if id == 0 { "-".to_owned() } else { id.to_string() }
 }
 
 async fn points(dataset: &DatasetProxy<'_>) -> Result<Vec<PointView>, Failure> {
@@ -175,12 +244,15 @@ fn table(all: &[DatasetView]) -> String {
     if all.is_empty() {
         return "  There are no datasets of assets.\n".to_owned();
     }
-    let mut rows = vec![["  DATASET", "USED", "SNAPSHOTS", "NEWEST", "ROLE"].map(str::to_owned).to_vec()];
+    let mut rows =
+        vec![["  DATASET", "NUMBER", "NAME", "USED", "SNAPSHOTS", "NEWEST", "ROLE"].map(str::to_owned).to_vec()];
     rows.extend(all.iter().map(|d| {
         let newest = time_of(&d.newest).unwrap_or_else(|| d.newest.clone());
-        vec![format!("  {}", d.name), text::size(d.used), d.snapshots.to_string(), newest, d.role.clone()]
+        let (number, called) = (number(d.asset_id), d.asset_name.clone());
+        let (used, snapshots) = (text::size(d.used), d.snapshots.to_string());
+        vec![format!("  {}", d.name), number, called, used, snapshots, newest, d.role.clone()]
     }));
-    text::table(&rows, &[1, 2])
+    text::table(&rows, &[1, 3, 4])
 }
 
 fn point_table(points: &[PointView]) -> String {

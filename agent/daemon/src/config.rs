@@ -12,6 +12,7 @@ use std::io;
 
 use toml::{Table, Value};
 
+use crate::datasets::asset::IdRange;
 use crate::root::{CONFIG, Root};
 
 /// A value of the configuration.
@@ -38,12 +39,21 @@ pub enum Key {
     NtpServers,
     /// Name servers; none: the network's.
     DnsServers,
+    /// Numbers that this box gives to its assets; none: nobody but people gives them.
+    AssetIds,
 }
 
 impl Key {
     /// All of them.
-    pub const ALL: [Key; 6] =
-        [Key::Role, Key::Hostname, Key::Timezone, Key::SshAuthorizedKeys, Key::NtpServers, Key::DnsServers];
+    pub const ALL: [Key; 7] = [
+        Key::Role,
+        Key::Hostname,
+        Key::Timezone,
+        Key::SshAuthorizedKeys,
+        Key::NtpServers,
+        Key::DnsServers,
+        Key::AssetIds,
+    ];
 
     /// The dotted path in the file, which is the key's name everywhere.
     pub fn as_str(self) -> &'static str {
@@ -54,6 +64,7 @@ impl Key {
             Key::SshAuthorizedKeys => "ssh.authorized-keys",
             Key::NtpServers => "ntp.servers",
             Key::DnsServers => "dns.servers",
+            Key::AssetIds => "asset-ids",
         }
     }
 
@@ -97,6 +108,9 @@ impl Key {
                 (is_hostname(text) || text.parse::<std::net::IpAddr>().is_ok(), "a host name or address")
             }
             Key::DnsServers => (text.parse::<std::net::IpAddr>().is_ok(), "an address"),
+            Key::AssetIds => {
+                (text.parse::<IdRange>().is_ok(), "a range of numbers that no other box has, such as \"1000-1999\"")
+            }
         };
         if fits { Ok(()) } else { Err(format!("\"{text}\" does not fit: it takes {takes}")) }
     }

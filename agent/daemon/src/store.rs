@@ -15,10 +15,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
 use siris_zfs::DatasetName;
 use uuid::Uuid;
 
+use crate::datasets::asset::AssetId;
 use crate::root::Root;
 use crate::vectors::VectorId;
 use crate::vectors::limit::Limits;
@@ -65,6 +66,11 @@ const STEPS: &[&str] = &[
 
 /// How many vectors sync at once.
 const AT_ONCE: &str = "at-once";
+/// The last asset's number that this box has given.
+const LAST_ASSET_ID: &str = "last-asset-id";
+/// Sets one.
+const SET: &str =
+    "INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 
 /// Why the records cannot be had or kept.
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +119,7 @@ impl Store {
             // A power cut costs no row that was told to be kept.
             connection.pragma_update(None, "synchronous", "FULL")?;
             connection.pragma_update(None, "foreign_keys", true)?;
-            let step = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let step = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let version: u32 = step.pragma_query_value(None, "user_version", |row| row.get(0))?;
             let newest = u32::try_from(STEPS.len()).unwrap_or(u32::MAX);
             for sql in STEPS.iter().skip(version as usize) {
@@ -340,10 +346,33 @@ impl Store {
     /// # Errors
     /// When it cannot be written.
     pub fn set_at_once(&self, count: u32) -> Result<(), StoreError> {
-        let sql =
-            "INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
-        let done = self.connection.execute(sql, params![AT_ONCE, count.to_string()]);
+        let done = self.connection.execute(SET, params![AT_ONCE, count.to_string()]);
         done.map(drop).map_err(|error| self.fault(error))
+    }
+
+    /// Gives an asset's number: the one that `next` says behind the last one that was given, which is then that. `None` where it
+    /// says none. Two never get the same one.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    pub fn next_asset_id(
+        &mut self,
+        next: impl FnOnce(Option<AssetId>) -> Option<AssetId>,
+    ) -> Result<Option<AssetId>, StoreError> {
+        let path = self.path.clone();
+        let fault = |source| StoreError::Database { path, source };
+        let given = || -> rusqlite::Result<Option<AssetId>> {
+            let step = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let last = step
+                .query_row("SELECT value FROM settings WHERE name = ?", [LAST_ASSET_ID], |row| row.get::<_, String>(0));
+            let next = next(last.optional()?.and_then(|last| last.parse().ok()));
+            if let Some(id) = next {
+                step.execute(SET, params![LAST_ASSET_ID, id.to_string()])?;
+            }
+            step.commit()?;
+            Ok(next)
+        };
+        given().map_err(fault)
     }
 
     /// Has a vector pause, or go on.

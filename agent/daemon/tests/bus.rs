@@ -103,6 +103,48 @@ async fn pools_come_change_and_go_with_their_signals() {
 }
 
 #[tokio::test]
+async fn an_asset_is_called_what_people_say_and_numbered_from_the_range_of_the_box() {
+    const ASSETS: [&str; 2] = ["0b2c7f3e-8a44-4f0e-9c57-1f1f2b1a6d55", "1b2c7f3e-8a44-4f0e-9c57-1f1f2b1a6d55"];
+    let Some(builder) = Machine::prepare() else { return };
+    builder.zfs.create(1, "tank");
+    let agent = builder.boot(Authority::Fixed(true)).await;
+    let manager = manager(&agent.client).await;
+    for asset in ASSETS {
+        agent.zfs.sets.create(&format!("tank/home/agents/{asset}").parse().unwrap()).unwrap();
+    }
+    manager.refresh_datasets(NO_OPTIONS()).await.unwrap();
+    let mut datasets = Vec::new();
+    for asset in ASSETS {
+        let path = manager.find_dataset(asset).await.unwrap();
+        let dataset = DatasetProxy::builder(&agent.client).path(path).cache_properties(CacheProperties::No);
+        datasets.push(dataset.build().await.unwrap());
+    }
+    let [first, second] = &datasets[..] else { panic!("{datasets:?}") };
+    let describe = |key: &'static str, value: Variant<'static>| HashMap::from([(key, value)]);
+    first.describe(HashMap::from([("id", 7u64.into()), ("name", "mail server".into())])).await.unwrap();
+    assert_eq!((first.asset_id().await.unwrap(), first.asset_name().await.unwrap()), (7, "mail server".to_owned()));
+    assert_eq!(manager.find_dataset("7").await.unwrap().as_str(), first.inner().path().as_str());
+    assert_eq!(code(second.describe(describe("id", 7u64.into())).await), Some(ErrorCode::DescribeFailed));
+    assert_eq!(code(second.describe(describe("name", "a\nb".into())).await), Some(ErrorCode::OptionInvalid));
+    assert_eq!(code(second.describe(describe("next-id", true.into())).await), Some(ErrorCode::DescribeFailed));
+    second.snapshot(NO_OPTIONS()).await.unwrap();
+    assert_eq!(second.asset_id().await.unwrap(), 0, "there is no range");
+
+    let none = manager.set_config("asset-ids", &text("9-1"), NO_OPTIONS()).await;
+    assert_eq!(code(none), Some(ErrorCode::ConfigValueInvalid));
+    manager.set_config("asset-ids", &text("7-8"), NO_OPTIONS()).await.unwrap();
+    second.snapshot(NO_OPTIONS()).await.unwrap();
+    assert_eq!(second.asset_id().await.unwrap(), 8, "7 is another's");
+    second.describe(describe("id", 0u64.into())).await.unwrap();
+    // It was given, and stays so; a recovery point is taken all the same.
+    second.snapshot(NO_OPTIONS()).await.unwrap();
+    assert_eq!(second.asset_id().await.unwrap(), 0);
+    first.describe(describe("name", "".into())).await.unwrap();
+    assert_eq!((first.asset_id().await.unwrap(), first.asset_name().await.unwrap()), (7, String::new()));
+    assert!(first.get_vectors().await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn datasets_of_assets_are_shown_and_take_recovery_points() {
     const ASSET: &str = "0b2c7f3e-8a44-4f0e-9c57-1f1f2b1a6d55";
     let Some(builder) = Machine::prepare() else { return };

@@ -1,5 +1,6 @@
 //! `org.siris.Agent1.Dataset`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use siris_api::{DATASET_ACTION, ErrorCode, PruneRow, SnapshotRow};
@@ -8,13 +9,15 @@ use zbus::message::Header;
 use zbus::{Connection, fdo};
 
 use crate::agent::Agent;
-use crate::bus::options::{Options, flag, only};
+use crate::bus::options::{Options, flag, large, only, text};
 use crate::bus::{Authority, Failure, Publisher};
+use crate::datasets::asset::{self, AssetId, AssetName, DescribeError, Number};
 use crate::datasets::retention::{Decision, Policy};
 use crate::datasets::{self, AssetDataset, PointError, prune};
 use crate::store::{Store, StoreError};
 use crate::vectors::end::{End, EndError, Local};
 use crate::vectors::needs::{Side, concerned};
+use crate::vectors::travel::{Party, Records, VectorRecord};
 use crate::vectors::{self, VectorId};
 
 /// Most snapshots in one answer.
@@ -47,6 +50,11 @@ impl DatasetObject {
 /// The name of the newest snapshot, as it travels.
 pub(super) fn newest(dataset: &AssetDataset) -> String {
     dataset.newest.as_ref().map(|newest| newest.snapshot.label.to_string()).unwrap_or_default()
+}
+
+/// The asset's number, as it travels: 0 where it has none.
+pub(super) fn asset_id(dataset: &AssetDataset) -> u64 {
+    dataset.id().map_or(0, AssetId::as_u64)
 }
 
 /// How many snapshots there are, as it travels.
@@ -119,6 +127,23 @@ fn unreadable(error: &ZfsError) -> Failure {
     Failure::new(code, crate::chain(error))
 }
 
+/// A vector's record, as it travels.
+fn shown_record(record: &VectorRecord) -> HashMap<String, String> {
+    let VectorRecord { id, from, source, to, target, tier, .. } = record;
+    let device = |party: &Party| party.device.map(|device| device.to_string()).unwrap_or_default();
+    let texts = [
+        ("id", id.clone()),
+        ("from", from.name.clone()),
+        ("from-device", device(from)),
+        ("source", source.clone()),
+        ("to", to.name.clone()),
+        ("to-device", device(to)),
+        ("target", target.clone()),
+        ("tier", tier.clone()),
+    ];
+    texts.into_iter().map(|(name, text)| (name.to_owned(), text)).collect()
+}
+
 /// The first `limit` of those that were made after a transaction group, and the others of the last one's group: the next
 /// page begins behind it.
 fn page(all: &[Snapshot], after: u64, limit: usize) -> &[Snapshot] {
@@ -147,6 +172,16 @@ impl DatasetObject {
     #[zbus(property)]
     fn asset(&self) -> fdo::Result<String> {
         Ok(self.shown()?.asset.to_string())
+    }
+
+    #[zbus(property)]
+    fn asset_id(&self) -> fdo::Result<u64> {
+        Ok(asset_id(&self.shown()?))
+    }
+
+    #[zbus(property)]
+    fn asset_name(&self) -> fdo::Result<String> {
+        Ok(self.shown()?.asset_name().to_owned())
     }
 
     #[zbus(property)]
@@ -188,16 +223,19 @@ impl DatasetObject {
     ) -> Result<String, Failure> {
         only(&options, &[])?;
         self.authority.check(connection, &call, DATASET_ACTION).await?;
-        let (agent, name) = (self.agent.clone(), self.dataset()?.dataset.name);
+        let agent = self.agent.clone();
+        let one = self.dataset()?;
         let taken = off_the_bus(move || {
-            if let Some(id) = received_by(&agent, &name)? {
+            let name = &one.dataset.name;
+            if let Some(id) = received_by(&agent, name)? {
                 let text = format!(
                     "{name} is a replica: vector {id} could send it nothing any more after a point of its own. Take over \
                      (sirisctl dataset take-over) if it is to be the primary"
                 );
                 return Err(Failure::new(ErrorCode::DatasetIsReplica, text));
             }
-            Ok(datasets::take_point(agent.zfs.sets(), &name, crate::now()))
+            asset::ensure_number(&agent, &one);
+            Ok(datasets::take_point(agent.zfs.sets(), name, crate::now()))
         });
         let label =
             taken.await??.map_err(|error: PointError| Failure::new(ErrorCode::SnapshotFailed, crate::chain(&error)))?;
@@ -274,6 +312,44 @@ impl DatasetObject {
         let policy = off_the_bus(move || prune::policy(agent.zfs.sets(), &name)).await?;
         let policy = policy.map_err(|error| Failure::new(ErrorCode::PruneFailed, crate::chain(&error)))?;
         Ok(policy.map(|policy| policy.to_string()).unwrap_or_default())
+    }
+
+    async fn describe(
+        &self,
+        options: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(), Failure> {
+        only(&options, &["id", "next-id", "name"])?;
+        let invalid = |text: String| Failure::new(ErrorCode::OptionInvalid, text);
+        let number = match (large(&options, "id")?, flag(&options, "next-id")?) {
+            (Some(_), true) => return Err(invalid("id or next-id, not both".to_owned())),
+            (None, true) => Some(Number::Next),
+            (Some(0), false) => Some(Number::Nothing),
+            (Some(id), false) => {
+                Some(Number::Is(id.to_string().parse().map_err(|e: asset::AssetIdError| invalid(e.to_string()))?))
+            }
+            (None, false) => None,
+        };
+        let name = match text(&options, "name")?.as_deref() {
+            None => None,
+            Some("") => Some(None),
+            Some(name) => Some(Some(name.parse::<AssetName>().map_err(|e| invalid(e.to_string()))?)),
+        };
+        self.authority.check(connection, &call, DATASET_ACTION).await?;
+        let (agent, one) = (self.agent.clone(), self.dataset()?);
+        let told = move || asset::describe(&agent, &one, number, name.as_ref().map(Option::as_ref));
+        off_the_bus(told).await?.map_err(|error: DescribeError| {
+            Failure::new(ErrorCode::DescribeFailed, format!("{}: {}", error.code(), crate::chain(&error)))
+        })?;
+        Ok(self.publisher.refresh_datasets().await?)
+    }
+
+    #[zbus(out_args("vectors"))]
+    async fn get_vectors(&self) -> Result<Vec<HashMap<String, String>>, Failure> {
+        let notes = self.dataset()?.dataset.notes;
+        let records = Records::of(&notes).map_err(|e| Failure::new(ErrorCode::DatasetsUnreadable, crate::chain(&e)))?;
+        Ok(records.iter().map(shown_record).collect())
     }
 }
 

@@ -15,7 +15,6 @@ use crate::bus::options::{Options, flag, only};
 use crate::bus::publish::{expected, reasons};
 use crate::bus::{Authority, Failure, Publisher};
 use crate::config::{BoxConfig, ConfigValue, Key};
-use crate::datasets::AssetDataset;
 use crate::root::{RECEIPT, Root};
 use crate::{observe, support};
 
@@ -170,8 +169,7 @@ impl ManagerObject {
     #[zbus(out_args("dataset"))]
     async fn find_dataset(&self, name: &str) -> Result<OwnedObjectPath, Failure> {
         let datasets = self.agent.shown().datasets;
-        let named = |d: &&AssetDataset| d.dataset.name.as_str() == name || d.asset.to_string() == name;
-        let mut found = datasets.values().filter(named);
+        let mut found = datasets.values().filter(|dataset| dataset.is(name));
         let absent = || Failure::new(ErrorCode::DatasetNotFound, format!("no asset's dataset is named \"{name}\""));
         let guid = found.next().ok_or_else(absent)?.dataset.guid;
         if let Some(other) = found.next() {

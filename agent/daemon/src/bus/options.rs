@@ -34,6 +34,15 @@ pub(super) fn number(options: &Options, name: &str) -> Result<Option<u32>, Failu
     })
 }
 
+/// A large number; `None` where it is not given.
+pub(super) fn large(options: &Options, name: &str) -> Result<Option<u64>, Failure> {
+    let Some(value) = options.get(name) else { return Ok(None) };
+    let number = u64::try_from(value.clone());
+    number.map(Some).map_err(|_| {
+        Failure::new(ErrorCode::OptionUnknown, format!("option \"{name}\" is a number of 64 bits, unsigned"))
+    })
+}
+
 /// A text; `None` where it is not given.
 pub(super) fn text(options: &Options, name: &str) -> Result<Option<String>, Failure> {
     let Some(value) = options.get(name) else { return Ok(None) };

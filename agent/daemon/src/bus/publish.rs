@@ -18,7 +18,7 @@ use zbus::object_server::SignalEmitter;
 use zbus::{Connection, Variant};
 
 use crate::agent::{Agent, PoolChanges, Shown};
-use crate::bus::dataset::{DatasetObject, count, newest, role};
+use crate::bus::dataset::{DatasetObject, asset_id, count, newest, role};
 use crate::bus::pool::{PoolObject, members};
 use crate::bus::{Authority, Vectors};
 use crate::datasets::AssetDataset;
@@ -284,6 +284,12 @@ fn dataset_differences<'a>(old: &AssetDataset, new: &'a AssetDataset) -> HashMap
     }
     if old.asset != new.asset {
         changed.insert("Asset", Variant::from(new.asset.to_string()));
+    }
+    if old.id() != new.id() {
+        changed.insert("AssetId", Variant::from(asset_id(new)));
+    }
+    if old.asset_name() != new.asset_name() {
+        changed.insert("AssetName", Variant::from(new.asset_name()));
     }
     if old.dataset.used != new.dataset.used {
         changed.insert("Used", Variant::from(new.dataset.used));

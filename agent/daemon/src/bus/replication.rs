@@ -13,6 +13,7 @@ use crate::agent::Agent;
 use crate::bus::options::{Options, flag, number, only, text};
 use crate::bus::vectors::{AT_ONCE_MAX, Vectors, unusable};
 use crate::bus::{Authority, Failure};
+use crate::datasets::asset::AssetId;
 use crate::datasets::asset_of;
 use crate::store::{Store, StoreError};
 use crate::vectors::aside;
@@ -380,12 +381,12 @@ impl ReplicationObject {
 }
 
 impl ReplicationObject {
-    /// The dataset of that name, or of the asset with that UUID. One that is to be received need not be there yet.
+    /// The dataset of that name, or of the asset with that UUID or number. One that is to be received need not be there yet.
     fn dataset(&self, asked: &str) -> Result<DatasetName, Failure> {
         let known = self.agent.shown().datasets;
-        if let Ok(asset) = asked.parse::<Uuid>() {
-            let found = known.values().find(|dataset| dataset.asset == asset);
-            let missing = || Failure::new(ErrorCode::DatasetNotFound, format!("there is no dataset of asset {asset}"));
+        if asked.parse::<Uuid>().is_ok() || asked.parse::<AssetId>().is_ok() {
+            let found = known.values().find(|dataset| dataset.is(asked));
+            let missing = || Failure::new(ErrorCode::DatasetNotFound, format!("there is no dataset of asset {asked}"));
             return Ok(found.ok_or_else(missing)?.dataset.name.clone());
         }
         let name: DatasetName =

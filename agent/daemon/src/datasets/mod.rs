@@ -3,6 +3,7 @@
 //! Owns: what a dataset of an asset is (`POOL/home/agents/UUID`), how a recovery point is named and taken.
 //! Never: keeps anything; ZFS is the truth about datasets and snapshots.
 
+pub mod asset;
 pub mod prune;
 pub mod retention;
 
@@ -10,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use siris_zfs::{Dataset, DatasetName, Datasets, Guid, Label, Newest, PoolName, Refusal, UserProperties, ZfsError};
 use uuid::Uuid;
+
+use asset::AssetId;
 
 /// Where the datasets of assets lie in a pool.
 const AGENTS: &str = "home/agents";
@@ -25,6 +28,25 @@ pub struct AssetDataset {
     pub asset: Uuid,
     /// Its snapshots; `None` when there are none.
     pub newest: Option<Newest>,
+}
+
+impl AssetDataset {
+    /// The asset's number; `None` where it has none, or one that is not known.
+    pub fn id(&self) -> Option<AssetId> {
+        self.dataset.notes.asset_id.as_deref()?.parse().ok()
+    }
+
+    /// What people call the asset; empty where nobody has said.
+    pub fn asset_name(&self) -> &str {
+        self.dataset.notes.asset_name.as_deref().unwrap_or_default()
+    }
+
+    /// Whether somebody who says this means it: the dataset's name, the asset's UUID, or its number.
+    pub fn is(&self, name: &str) -> bool {
+        self.dataset.name.as_str() == name
+            || self.asset.to_string() == name
+            || self.id().is_some_and(|id| id.to_string() == name)
+    }
 }
 
 /// The asset that a dataset holds the backups of; `None` for every other dataset.

@@ -6,8 +6,6 @@
 //! record that it cannot read for none.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use siris_zfs::{DatasetName, Datasets, Notes, ZfsError};
@@ -15,71 +13,10 @@ use uuid::Uuid;
 
 use super::VectorId;
 use super::record::{Direction, Machine, Vector};
+use crate::datasets::asset::{AssetId, AssetName};
 
 /// Bytes of the longest value of a user property that is used (zfsprops(7): 8191).
 const VALUE_MAX: usize = 8000;
-
-/// A text that is no number of an asset's.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is not an asset's number: digits, from 1 on")]
-pub struct AssetIdError(String);
-
-/// An asset's number, unique in the fleet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct AssetId(u64);
-
-impl AssetId {
-    /// The number.
-    pub fn as_u64(self) -> u64 {
-        self.0
-    }
-}
-
-impl FromStr for AssetId {
-    type Err = AssetIdError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let digits = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
-        let number = digits.then(|| text.parse().ok()).flatten();
-        number.map(AssetId).ok_or_else(|| AssetIdError(text.to_owned()))
-    }
-}
-
-impl fmt::Display for AssetId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// A text that is no name of an asset's.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not an asset's name: up to 255 bytes of text on one line, other than -")]
-pub struct AssetNameError(String);
-
-/// What people call an asset.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AssetName(String);
-
-impl AssetName {
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for AssetName {
-    type Err = AssetNameError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // A dash is how ZFS's tools write that there is none.
-        let fits = !matches!(text, "" | "-") && text.len() <= 255 && text.trim() == text;
-        if fits && !text.chars().any(char::is_control) {
-            Ok(AssetName(text.to_owned()))
-        } else {
-            Err(AssetNameError(text.to_owned()))
-        }
-    }
-}
 
 /// One end of a vector's: a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
