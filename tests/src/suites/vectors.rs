@@ -10,6 +10,7 @@ mod property;
 mod relay;
 mod rsync;
 mod server;
+mod stolen;
 mod turned;
 
 use std::time::Duration;
@@ -19,7 +20,7 @@ use anyhow::{Context, Result, ensure};
 use super::{must_contain, standard};
 use crate::case::Case;
 use crate::lab::Bench;
-use crate::two::{ASSET, OTHER, Two, source, target};
+use crate::two::{ASSET, Two, source, target};
 use crate::vm::Vm;
 
 const GROUP: &str = "vectors";
@@ -108,7 +109,8 @@ fn replicated(bench: &Bench<'_>) -> Result<()> {
         let found = marks(vm, &dataset)?;
         ensure!(found == expected, "of {dataset} is marked {found}, not {expected}");
     }
-    stolen(&two)?;
+    stolen::tried(&two)?;
+    stolen::smuggled(&two)?;
     obstacles(&two)?;
     proof(&two)?;
 
@@ -120,52 +122,6 @@ fn replicated(bench: &Bench<'_>) -> Result<()> {
     }
     office.guest.ok("sirisctl machine remove vault && sirisctl machine list | grep -q 'dials no machine'")?;
     vault.guest.ok("sirisctl machine forbid office && [ ! -s /var/lib/siris/peers/authorized_keys ]")?;
-    Ok(())
-}
-
-/// What somebody with office's key can do on vault: nothing beside.
-fn stolen(two: &Two<'_>) -> Result<()> {
-    let (office, vault) = (&two.office, &two.vault);
-    let key = "/var/lib/siris/peers/vault.key";
-    let ssh = format!(
-        "ssh -F none -i {key} -p {OTHER} -o BatchMode=yes -o IdentitiesOnly=yes -o StrictHostKeyChecking=no \
-         -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
-    );
-    vault.guest.ok("zfs create vault/other && zfs snapshot vault/other@1 && touch /tmp/untouched")?;
-    let before = vault.guest.ok("zfs list -Ht all -o name")?;
-    let dataset = target();
-    for tried in [
-        "id".to_owned(),
-        "rm /tmp/untouched".to_owned(),
-        format!("zfs destroy -r {dataset}"),
-        "{\"look\":{\"dataset\":\"vault/other\"}}".to_owned(),
-        "{\"receive\":{\"dataset\":\"vault/elsewhere\"}}".to_owned(),
-        "{\"receive\":{\"dataset\":\"vault/home/agents/../../other\"}}".to_owned(),
-        format!(
-            "{{\"send\":{{\"dataset\":\"{dataset}\",\"stream\":{{\"snapshot\":{{\"snapshot\":\"{dataset}@1\",\"base\":\"nothing\",\"between\":false,\"raw\":false}}}}}}}}"
-        ),
-    ] {
-        let done = office.guest.run(&format!("{ssh} root@127.0.0.1 '{tried}' </dev/null"))?;
-        ensure!(done.status == Some(1), "with the key, {tried}: {done}");
-        must_contain(&done.text, "peer-", &tried)?;
-    }
-    // No terminal, no shell, no way through to somewhere else, no file.
-    for (what, tried) in [
-        ("a shell", format!("{ssh} -tt root@127.0.0.1 </dev/null")),
-        ("a forwarded port", format!("{ssh} -o ExitOnForwardFailure=yes -W 127.0.0.1:22 root@127.0.0.1 </dev/null")),
-        ("SFTP", format!("{ssh} -s root@127.0.0.1 sftp </dev/null")),
-    ] {
-        let done = office.guest.run(&tried)?;
-        ensure!(done.status != Some(0), "with the key, {what}: {done}");
-    }
-    let now = vault.guest.ok("ls /tmp/untouched >/dev/null && zfs list -Ht all -o name")?;
-    ensure!(now == before, "something changed on the target: {now}");
-    // Nobody but the group's members changes what is replicated; everybody may look.
-    office.guest.ok("runuser -u nobody -- sirisctl vector list | grep -q vault")?;
-    for change in ["vector sync 1", "vector pause 1", "vector remove 1", "machine remove vault", "machine key other"] {
-        let refused = office.guest.refused(&format!("runuser -u nobody -- sirisctl {change} </dev/null"))?;
-        must_contain(&refused, "not-authorized", change)?;
-    }
     Ok(())
 }
 

@@ -49,6 +49,7 @@ fn old(vm: &Vm<'_>, dataset: &str) -> Result<usize> {
 fn cascade(bench: &Bench<'_>) -> Result<()> {
     let three = Three::new([standard(bench)?, standard(bench)?, standard(bench)?], DISKS)?;
     let Three { two: Two { office, vault }, cloud } = &three;
+    office.guest.ok(&format!("sirisctl dataset describe {ASSET} --id 4711 --name 'mail server'"))?;
     office.guest.ok(&format!("sirisctl vector add {ASSET} vault && sirisctl vector add {ASSET} cloud --secondary"))?;
     // Nothing is there to be sent yet.
     vault.guest.ok(&format!("sirisctl vector add {} cloud --secondary", target()))?;
@@ -98,9 +99,17 @@ fn cascade(bench: &Bench<'_>) -> Result<()> {
     settled(office, 2, &newest)?;
     settled(vault, 1, &newest)?;
 
-    // The first one is gone for good.
+    // The first one is gone for good; each of the others knows what it has, from whom, and who has it too.
+    let id = office.guest.ok("sirisctl vector list --json | grep -o '\"id\": \"[^\"]*_1\"' | cut -d'\"' -f4")?;
     let Three { two: Two { office, vault }, cloud } = three;
     drop(office.cut_power()?);
+    for (vm, dataset) in [(&vault, "4711".to_owned()), (&cloud, far())] {
+        let shown = vm.guest.ok(&format!("sirisctl dataset show {dataset}"))?;
+        let (first, second) = (format!("{id}, primary: "), format!(" to cloud:{}", direct()));
+        for told in ["4711", "mail server", ASSET, &first, &second, &format!(" to cloud:{}", far())] {
+            must_contain(&shown, told, &dataset)?;
+        }
+    }
     vault.guest.ok(&format!("sirisctl dataset take-over {ASSET}"))?;
     write(&vault, &target(), "fifth")?;
     newest = vault.guest.ok(&format!("sirisctl dataset snapshot {ASSET}"))?;
