@@ -253,10 +253,11 @@ fn send(pair: &Pair, source: &View, base: Base, wanted: &[Snapshot]) -> Result<S
 fn resume(source: &View, rest: &Resume) -> Result<Step, Obstacle> {
     let Some(stands) = &rest.stands else { return Err(Obstacle::RestUnknown) };
     let from = stands.from.is_none_or(|from| source.has(from) || source.origin == Some(from));
-    // ZFS looks for the snapshot under the name that it had when it was begun to be sent.
-    let named = |to: &Snapshot| format!("{}@{}", source.dataset.name, to.label);
-    let to = source.snapshot(stands.to).filter(|to| stands.name.as_ref().is_none_or(|name| *name == named(to)));
-    if from && to.is_some() { Ok(Step::Resume { token: rest.token.clone(), to: stands.to }) } else { Ok(Step::Abort) }
+    if from && source.snapshot(stands.to).is_some() {
+        Ok(Step::Resume { token: rest.token.clone(), to: stands.to })
+    } else {
+        Ok(Step::Abort)
+    }
 }
 
 /// Why there is nothing to go on from.

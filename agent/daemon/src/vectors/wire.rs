@@ -175,9 +175,6 @@ pub(super) struct ViewText {
     token: Option<String>,
     /// Of the token: to and from.
     stands: Option<(u64, Option<u64>)>,
-    /// Of the token: the name that the snapshot has on the sender.
-    #[serde(default)]
-    stands_name: Option<String>,
     #[serde(default)]
     primary: Option<bool>,
     #[serde(default)]
@@ -207,7 +204,6 @@ impl From<&View> for ViewText {
             origin_guid: view.origin.map(Guid::as_u64),
             token: resume.as_ref().map(|resume| resume.token.clone()),
             stands: stands.map(|stands| (stands.to.as_u64(), stands.from.map(Guid::as_u64))),
-            stands_name: stands.and_then(|stands| stands.name.clone()),
             primary: *primary,
             has_children: *has_children,
             notes: notes.into(),
@@ -221,8 +217,7 @@ impl TryFrom<ViewText> for View {
     type Error = Unknown;
 
     fn try_from(text: ViewText) -> Result<Self, Unknown> {
-        let name = text.stands_name;
-        let stands = text.stands.map(|(to, from)| Stands { to: Guid::new(to), from: from.map(Guid::new), name });
+        let stands = text.stands.map(|(to, from)| Stands { to: Guid::new(to), from: from.map(Guid::new) });
         let snapshot = |(label, guid, createtxg): &(String, u64, u64)| {
             Ok(Snapshot { label: parse(label)?, guid: Guid::new(*guid), createtxg: *createtxg })
         };

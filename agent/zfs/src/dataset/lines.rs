@@ -98,7 +98,7 @@ pub(super) fn datasets(text: &str) -> Result<Vec<Dataset>, LineError> {
 /// What a resume token says; `None` where it cannot be read.
 pub(super) fn stands(token: &str) -> Option<Stands> {
     let said = token.parse::<ResumeToken>().ok()?;
-    Some(Stands { to: Guid::new(said.to), from: said.from.map(Guid::new), name: said.name })
+    Some(Stands { to: Guid::new(said.to), from: said.from.map(Guid::new) })
 }
 
 fn labelled(line: &str, mark: char) -> Option<(Label, Guid, u64)> {

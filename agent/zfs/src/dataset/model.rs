@@ -418,6 +418,8 @@ impl Datasets for ModelDatasets {
         let end = parent.snaps.iter().position(|snap| snap.guid == origin).map_or(0, |at| at + 1);
         let moved: Vec<Snap> = parent.snaps.drain(..end).collect();
         let above = parent.origin.replace(origin);
+        // Bookmarks go with what they are of, whether that is there still or not; those of what came later stay.
+        let of_it = moved.last().map_or(0, |origin| origin.createtxg);
         let set = state.set_mut(clone)?;
         let clashes = moved.iter().any(|snap| set.snaps.iter().any(|own| own.label == snap.label));
         if clashes {
@@ -428,6 +430,11 @@ impl Datasets for ModelDatasets {
         }
         set.snaps.splice(0..0, moved);
         set.origin = above;
+        let parent = state.set_mut(&owner)?;
+        let (moved, stay) = std::mem::take(&mut parent.bookmarks).into_iter().partition(|mark| mark.createtxg <= of_it);
+        parent.bookmarks = stay;
+        let moved: Vec<Bookmark> = moved;
+        state.set_mut(clone)?.bookmarks.extend(moved);
         Ok(())
     }
 

@@ -202,9 +202,6 @@ pub struct Stands {
     pub to: Guid,
     /// The snapshot that the stream began from; `None` when it was full.
     pub from: Option<Guid>,
-    /// The name that the sender had for the snapshot, by which it is looked for: one that was renamed since is not continued.
-    /// `None` where it is not known.
-    pub name: Option<String>,
 }
 
 /// A snapshot of a dataset that is known from the context.

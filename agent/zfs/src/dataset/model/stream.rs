@@ -49,18 +49,16 @@ enum Line {
 struct Token {
     to: u64,
     from: Option<u64>,
-    /// Of the snapshot on the sender.
-    name: String,
     received: usize,
 }
 
 impl Partial {
     pub(super) fn resume(&self) -> Resume {
-        let Header { to, from, ref name, .. } = self.header;
-        let token = Token { to, from, name: name.clone(), received: self.records.len() };
+        let Header { to, from, .. } = self.header;
+        let token = Token { to, from, received: self.records.len() };
         // Its own types serialise.
         let token = serde_json::to_string(&token).unwrap_or_default();
-        let stands = Stands { to: Guid::new(to), from: from.map(Guid::new), name: Some(name.clone()) };
+        let stands = Stands { to: Guid::new(to), from: from.map(Guid::new) };
         Resume { token, stands: Some(stands) }
     }
 }
@@ -98,11 +96,7 @@ impl State {
             }
             Stream::Rest { token } => {
                 let Ok(token) = serde_json::from_str::<Token>(token) else { return refuse(Refusal::Corrupt, "token") };
-                let Ok(name) = token.name.parse() else { return refuse(Refusal::Corrupt, "token") };
-                // It is looked for by its name, and has to be the same one.
-                if self.snap(&name)?.guid.as_u64() != token.to {
-                    return refuse(Refusal::NotTheBase, name);
-                }
+                // Whatever it is called now.
                 Ok(vec![self.stream(Guid::new(token.to), token.from.map(Guid::new), token.received)?])
             }
         }
