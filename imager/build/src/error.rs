@@ -54,7 +54,7 @@ pub enum BuildError {
         #[source]
         source: siris_installer::answers::AnswersError,
     },
-    #[error("cannot use the older bundle {}", .path.display())]
+    #[error("cannot use the bundle {}", .path.display())]
     OldBundle {
         path: PathBuf,
         #[source]
