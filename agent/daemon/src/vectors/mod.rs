@@ -25,9 +25,11 @@ pub mod record;
 pub mod remote;
 pub mod role;
 pub mod rsync;
+pub mod schedule;
 mod server;
 pub mod sync;
 pub mod travel;
+mod week;
 mod wire;
 pub mod worker;
 
