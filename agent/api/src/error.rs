@@ -70,6 +70,13 @@ codes! {
     TakeOverFailed = "take-over-failed", Environment, "The dataset cannot be made the primary; the text begins with a code.";
     SetAsideFailed = "set-aside-failed", Environment, "What a target has beside could not be set aside; the text begins with a code.";
     DescribeFailed = "describe-failed", Environment, "The asset cannot be called so; the text begins with a code.";
+    PointNotFound = "point-not-found", Input, "The dataset has no such snapshot.";
+    PointKind = "point-kind", Input, "The snapshot is no recovery point.";
+    PointNeeded = "point-needed", Environment, "Something needs the recovery point, or it is the newest; the text says all that does.";
+    PointFailed = "point-failed", Host, "ZFS did not do what was asked of a recovery point or a clone.";
+    HoldTag = "hold-tag", Input, "The tag is the agent's own, or none that ZFS takes.";
+    HoldNotFound = "hold-not-found", Input, "The snapshot is not held by that tag.";
+    CloneRefused = "clone-refused", Input, "The clone cannot be made, or the dataset not be destroyed as one; the text begins with a code.";
     NoRetention = "no-retention", Input, "The dataset has no retention policy.";
     PruneFailed = "prune-failed", Host, "Recovery points could not be pruned.";
     MachineRefused = "machine-refused", Input, "The machine, peer or key cannot be kept as given.";

@@ -18,6 +18,6 @@ pub use names::{
 };
 pub use proxy::{DatasetProxy, ManagerProxy, PoolProxy, ReplicationProxy, UpgradeProxy, VectorProxy};
 pub use wire::{
-    ConfigMap, Details, ExpectedPool, Health, HealthReason, Options, PoolMember, PruneRow, SlotStatus, SnapshotRow,
-    UnknownHealth,
+    ConfigMap, Details, ExpectedPool, Health, HealthReason, HoldRow, Options, PoolMember, PruneRow, SlotStatus,
+    SnapshotRow, UnknownHealth,
 };

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use zbus::{OwnedObjectPath, OwnedVariant};
 
 use crate::wire::{
-    ConfigMap, Details, ExpectedPool, HealthReason, Options, PoolMember, PruneRow, SlotStatus, SnapshotRow,
+    ConfigMap, Details, ExpectedPool, HealthReason, HoldRow, Options, PoolMember, PruneRow, SlotStatus, SnapshotRow,
 };
 
 /// `org.siris.Agent1.Manager`.
@@ -51,6 +51,10 @@ pub trait Manager {
     fn refresh_pools(&self, options: Options<'_>) -> zbus::Result<()>;
     /// As [`Self::refresh_pools`], of the datasets of assets only.
     fn refresh_datasets(&self, options: Options<'_>) -> zbus::Result<()>;
+    /// Destroys a clone that [`DatasetProxy::clone_point`] made; returns its snapshot's name, and the bytes it took. With
+    /// `dry-run` nothing is destroyed.
+    #[zbus(allow_interactive_auth)]
+    fn destroy_clone(&self, name: &str, options: Options<'_>) -> zbus::Result<(String, u64)>;
     /// Gives up an expected pool that is not imported.
     #[zbus(allow_interactive_auth)]
     fn forget_pool(&self, guid: u64, options: Options<'_>) -> zbus::Result<()>;
@@ -149,6 +153,22 @@ pub trait Dataset {
     /// The records of the vectors that have to do with it, as they came with it: `id`, `from`, `from-device`, `source`, `to`,
     /// `to-device`, `target` and `tier`, each a text.
     fn get_vectors(&self) -> zbus::Result<Vec<HashMap<String, String>>>;
+    /// Holds a snapshot, by its name or the time of a recovery point as RFC 3339 has it; one that is held so already is no
+    /// error. Returns its name.
+    #[zbus(allow_interactive_auth)]
+    fn hold(&self, point: &str, tag: &str, options: Options<'_>) -> zbus::Result<String>;
+    /// Takes a hold back; returns the snapshot's name.
+    #[zbus(allow_interactive_auth)]
+    fn release(&self, point: &str, tag: &str, options: Options<'_>) -> zbus::Result<String>;
+    /// The holds on those of these snapshots that are there.
+    fn list_holds(&self, points: &[&str], options: Options<'_>) -> zbus::Result<Vec<HoldRow>>;
+    /// Makes a clone of a snapshot, which is not mounted.
+    #[zbus(name = "Clone", allow_interactive_auth)]
+    fn clone_point(&self, point: &str, target: &str, options: Options<'_>) -> zbus::Result<()>;
+    /// Destroys a recovery point that nothing needs, of the dataset and all that lies in it; returns the names of the snapshots
+    /// that went. With `dry-run` nothing is destroyed.
+    #[zbus(allow_interactive_auth)]
+    fn destroy_point(&self, point: &str, options: Options<'_>) -> zbus::Result<Vec<String>>;
 }
 
 /// `org.siris.Agent1.Replication`.

@@ -119,6 +119,17 @@ pub struct SnapshotRow {
     pub createtxg: u64,
 }
 
+/// A hold on a snapshot: `(sss)`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
+pub struct HoldRow {
+    /// The snapshot's name, what follows the `@`.
+    pub point: String,
+    /// The tag.
+    pub tag: String,
+    /// The id of the vector whose hold it is; empty where it is another's.
+    pub vector: String,
+}
+
 /// What becomes of a recovery point: `(sbas)`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
 pub struct PruneRow {

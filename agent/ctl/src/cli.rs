@@ -1,9 +1,13 @@
 //! The arguments. Shell completions and man pages are made of this, too.
 
+mod dataset;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+
+pub use dataset::{At, DatasetCommand};
 
 /// Asks and steers the agent of a SIRIS box.
 ///
@@ -67,7 +71,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Shows the datasets of protected machines, and takes recovery points.
+    /// Shows the datasets of protected machines; takes, holds, clones and destroys recovery points.
     Dataset {
         /// What to do.
         #[command(subcommand)]
@@ -130,88 +134,6 @@ pub enum Awaited {
     Usable,
     /// The boot is over, whatever came of it.
     Started,
-}
-
-/// Commands on the datasets of assets. A dataset is named as ZFS does, POOL/PATH, or by its asset's UUID or number.
-#[derive(Debug, Subcommand)]
-pub enum DatasetCommand {
-    /// Lists them.
-    List {
-        /// As JSON.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Shows one, and the vectors that have to do with it: where else there is a replica.
-    Show {
-        /// The dataset.
-        dataset: String,
-        /// As JSON.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Sets what an asset is called; what is set goes along with each replica.
-    Describe {
-        /// The dataset.
-        dataset: String,
-        /// Its number, which no other asset of the fleet has: digits, `next` for the next one of this box's range (`config set
-        /// asset-ids`), or `none`.
-        #[arg(long, required_unless_present = "name")]
-        id: Option<String>,
-        /// Its name, for people; empty takes it away.
-        #[arg(long)]
-        name: Option<String>,
-    },
-    /// Lists the snapshots of one, oldest first.
-    Points {
-        /// The dataset.
-        dataset: String,
-        /// As JSON.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Takes a recovery point, and prints its name.
-    Snapshot {
-        /// The dataset.
-        dataset: String,
-    },
-    /// Destroys the recovery points that the retention policy lets go and nothing needs; says why the others stay.
-    Prune {
-        /// The dataset.
-        #[arg(required_unless_present = "all")]
-        dataset: Option<String>,
-        /// Of every dataset that has a policy.
-        #[arg(long, conflicts_with = "dataset")]
-        all: bool,
-        /// Destroy nothing, only say what would become of each.
-        #[arg(long)]
-        dry_run: bool,
-    },
-    /// Makes a replica the primary: it is written to here from now on, and no vector changes it any more.
-    ///
-    /// For when the machine that sent it is gone. Where both are there, `vector turn` loses nothing and leaves no two
-    /// that are written to.
-    TakeOver {
-        /// The dataset.
-        dataset: String,
-    },
-    /// Sets aside what a replica has that its source has not: the remedy where a vector says so.
-    ///
-    /// The dataset ends at the snapshot then, and what came after it, changes since its last snapshot among them, is in a
-    /// dataset of another name, which is printed. Nothing is destroyed, and no space is taken twice.
-    SetAside {
-        /// POOL/DATASET@SNAPSHOT, the snapshot being the newest that both ends have; or without one, for the whole dataset.
-        dataset: String,
-    },
-    /// Shows or sets the retention policy.
-    ///
-    /// For how long points stay: all of them, then the first one of each hour, day, week and month. Without a policy
-    /// everything stays; what a vector or a restore needs stays in any case, and so does the newest point.
-    Retention {
-        /// The dataset.
-        dataset: String,
-        /// Words such as all=2d hourly=1w daily=1m weekly=3m monthly=2y (h, d, w, m: 30 days, y: 365 days), or none.
-        policy: Vec<String>,
-    },
 }
 
 /// Commands on machines.

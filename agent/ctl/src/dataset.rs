@@ -4,17 +4,21 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 
 use serde::Serialize;
-use siris_api::{DATASET_INTERFACE, DatasetProxy, ManagerProxy, Options, PruneRow, ReplicationProxy, SnapshotRow};
+use siris_api::{
+    DATASET_INTERFACE, DatasetProxy, HoldRow, ManagerProxy, Options, PruneRow, ReplicationProxy, SnapshotRow,
+};
 use zbus::Connection;
 use zbus::proxy::CacheProperties;
 
-use crate::cli::DatasetCommand;
+use crate::cli::{At, DatasetCommand};
 use crate::failure::Failure;
 use crate::objects::{Properties, take, with_interface};
 use crate::text;
 
 /// Snapshots asked for at a time.
 const PAGE: u32 = 20_000;
+/// Snapshots whose holds are asked for at a time: the agent looks at each.
+const HOLDS: usize = 2_000;
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -39,6 +43,8 @@ struct PointView {
     createtxg: u64,
     /// As RFC 3339 has it; nothing for a snapshot that is no recovery point.
     time: Option<String>,
+    /// Ids of vectors, and the tags of all others.
+    held_by: Vec<String>,
 }
 
 /// Runs a command on the datasets.
@@ -64,6 +70,18 @@ pub async fn run(connection: &Connection, command: DatasetCommand) -> Result<(),
             let name = find(connection, &dataset).await?.snapshot(HashMap::new()).await?;
             print(format!("{name}\n"))
         }
+        DatasetCommand::Hold { point: At { dataset, point }, tag } => {
+            let name = find(connection, &dataset).await?.hold(&point, &tag, HashMap::new()).await?;
+            print(format!("{name}\n"))
+        }
+        DatasetCommand::Release { point: At { dataset, point }, tag } => {
+            let name = find(connection, &dataset).await?.release(&point, &tag, HashMap::new()).await?;
+            print(format!("{name}\n"))
+        }
+        DatasetCommand::Clone { point: At { dataset, point }, target } => {
+            Ok(find(connection, &dataset).await?.clone_point(&point, &target, HashMap::new()).await?)
+        }
+        DatasetCommand::Destroy { what, yes } => destroy(connection, &what, yes).await,
         DatasetCommand::TakeOver { dataset } => Ok(find(connection, &dataset).await?.take_over(HashMap::new()).await?),
         DatasetCommand::SetAside { dataset } => {
             let (dataset, back_to) = match dataset.split_once('@') {
@@ -88,6 +106,22 @@ pub async fn run(connection: &Connection, command: DatasetCommand) -> Result<(),
             print(if policy.is_empty() { "none: everything stays\n".to_owned() } else { format!("{policy}\n") })
         }
     }
+}
+
+/// Destroys a recovery point or a clone; without `yes` it is said what would go, and nothing does.
+async fn destroy(connection: &Connection, what: &str, yes: bool) -> Result<(), Failure> {
+    let options = HashMap::from([("dry-run", (!yes).into())]);
+    let goes = if yes { "is gone" } else { "would go" };
+    let text: String = if what.contains('@') {
+        let At { dataset, point } = what.parse::<At>().map_err(Failure::input)?;
+        let gone = find(connection, &dataset).await?.destroy_point(&point, options).await?;
+        gone.iter().map(|name| format!("{name} {goes}\n")).collect()
+    } else {
+        let (origin, used) = ManagerProxy::new(connection).await?.destroy_clone(what, options).await?;
+        format!("{what} {goes}: a clone of {origin}, {} of its own\n", text::size(used))
+    };
+    print(text)?;
+    if yes { Ok(()) } else { Err(Failure::input("nothing was destroyed: say it again with --yes")) }
 }
 
 async fn prune(dataset: &DatasetProxy<'_>, dry_run: bool) -> Result<Vec<PruneRow>, Failure> {
@@ -218,6 +252,7 @@ async fn points(dataset: &DatasetProxy<'_>) -> Result<Vec<PointView>, Failure> {
         name: row.name,
         guid: row.guid,
         createtxg: row.createtxg,
+        held_by: Vec::new(),
     };
     let (mut all, mut after) = (Vec::new(), 0);
     loop {
@@ -226,9 +261,18 @@ async fn points(dataset: &DatasetProxy<'_>) -> Result<Vec<PointView>, Failure> {
         after = page.last().map_or(after, |last| last.createtxg);
         all.extend(page.into_iter().map(view));
         if !full {
-            return Ok(all);
+            break;
         }
     }
+    for some in all.chunks_mut(HOLDS) {
+        let names: Vec<&str> = some.iter().map(|point| point.name.as_str()).collect();
+        let mut held: HashMap<String, Vec<String>> = HashMap::new();
+        for HoldRow { point, tag, vector } in dataset.list_holds(&names, HashMap::new()).await? {
+            held.entry(point).or_default().push(if vector.is_empty() { tag } else { vector });
+        }
+        some.iter_mut().for_each(|point| point.held_by = held.remove(&point.name).unwrap_or_default());
+    }
+    Ok(all)
 }
 
 /// The time of a recovery point, in UTC.
@@ -257,12 +301,11 @@ fn point_table(points: &[PointView]) -> String {
     if points.is_empty() {
         return "  There are no snapshots.\n".to_owned();
     }
-    let mut rows = vec![["  SNAPSHOT", "TIME", "GUID"].map(str::to_owned).to_vec()];
-    rows.extend(
-        points.iter().map(|p| {
-            vec![format!("  {}", p.name), p.time.clone().unwrap_or_else(|| "-".to_owned()), p.guid.to_string()]
-        }),
-    );
+    let mut rows = vec![["  SNAPSHOT", "TIME", "GUID", "HELD BY"].map(str::to_owned).to_vec()];
+    rows.extend(points.iter().map(|p| {
+        let time = p.time.clone().unwrap_or_else(|| "-".to_owned());
+        vec![format!("  {}", p.name), time, p.guid.to_string(), p.held_by.join(", ")]
+    }));
     text::table(&rows, &[2])
 }
 

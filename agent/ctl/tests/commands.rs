@@ -8,7 +8,7 @@ use std::path::Path;
 
 use private_bus::Machine;
 use siris_agent::bus::Authority;
-use siris_zfs::PoolState;
+use siris_zfs::{DatasetName, Datasets, PoolState, UserProperties};
 
 struct Ran {
     status: i32,
@@ -104,6 +104,80 @@ async fn the_configuration_is_kept() {
     assert_eq!(sirisctl(&machine, &["config", "unset", "dns.servers"]).await.status, 0);
     let json = sirisctl(&machine, &["config", "show", "--json"]).await.out;
     assert!(json.contains("box7") && !json.contains("dns"));
+}
+
+#[tokio::test]
+async fn one_point_is_held_cloned_and_destroyed() {
+    const ASSET: &str = "0b2c7f3e-8a44-4f0e-9c57-1f1f2b1a6d55";
+    let Some(builder) = Machine::prepare() else { return };
+    builder.zfs.create(1, "tank");
+    let name: DatasetName = format!("tank/home/agents/{ASSET}").parse().unwrap();
+    let zfs = &builder.zfs.sets;
+    zfs.create(&name).unwrap();
+    for label in ["1568402268", "1568402269"] {
+        zfs.snapshot(std::slice::from_ref(&name), &label.parse().unwrap(), &UserProperties::new()).unwrap();
+    }
+    let vector = format!("{ASSET}_7");
+    zfs.hold(&format!("{name}@1568402269").parse().unwrap(), &format!("siris:vector:{vector}").parse().unwrap())
+        .unwrap();
+    let mut machine = builder.boot(Authority::Fixed(true)).await;
+    let point = format!("{name}@1568402268");
+    let date = format!("{ASSET}@2019-09-13T19:17:48Z");
+
+    let held = sirisctl(&machine, &["dataset", "hold", &date]).await;
+    assert_eq!((held.status, held.out.as_str()), (0, "1568402268\n"));
+    assert_eq!(sirisctl(&machine, &["dataset", "hold", &point, "--tag", "audit"]).await.status, 0);
+    let points = sirisctl(&machine, &["dataset", "points", ASSET]).await.out;
+    assert!(points.contains("2019-09-13T19:17:48Z") && points.contains("audit, siris-operator\n"), "{points}");
+    assert!(points.contains(&vector) && !points.contains("siris:vector"), "{points}");
+    let json = sirisctl(&machine, &["dataset", "points", ASSET, "--json"]).await.out;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json[0]["held-by"], serde_json::json!(["audit", "siris-operator"]));
+    assert_eq!(json[1]["held-by"], serde_json::json!([vector]));
+    let (old, none) = (point.as_str(), format!("{name}@1"));
+    for (what, at, tag, code) in [
+        ("hold", "tank/x", "audit", "POOL/DATASET@POINT"),
+        ("hold", old, "siris:vector:x", "[hold-tag]"),
+        ("hold", none.as_str(), "audit", "[point-not-found]"),
+        ("release", old, "nobody's", "[hold-tag]"),
+        ("release", old, "nobody", "[hold-not-found]"),
+    ] {
+        let refused = sirisctl(&machine, &["dataset", what, at, "--tag", tag]).await;
+        assert!(refused.status == 2 && refused.err.contains(code), "{what} {at} --tag {tag}");
+    }
+
+    assert_eq!(sirisctl(&machine, &["dataset", "clone", &point, "tank/look"]).await.status, 0);
+    let again = sirisctl(&machine, &["dataset", "clone", &point, "tank/look"]).await;
+    assert!(again.status == 2 && again.err.contains("target-exists") && again.err.contains("[clone-refused]"));
+    let needed = sirisctl(&machine, &["dataset", "destroy", &point, "--yes"]).await;
+    assert!(needed.status == 1 && needed.err.contains("[point-needed]"));
+    for reason in ["held by audit", "held by siris-operator", "tank/look is a clone of it"] {
+        assert!(needed.err.contains(reason), "{reason}");
+    }
+    for tag in ["siris-operator", "audit"] {
+        assert_eq!(sirisctl(&machine, &["dataset", "release", old, "--tag", tag]).await.status, 0);
+    }
+    // Without --yes it is only said; with it, and not allowed, nothing goes either.
+    for what in ["tank/look", old] {
+        if what == old {
+            machine.stop().await;
+            machine.start(Authority::Fixed(false)).await;
+            assert_eq!(sirisctl(&machine, &["dataset", "hold", &point]).await.status, 3);
+            assert_eq!(sirisctl(&machine, &["dataset", "clone", &point, "tank/other"]).await.status, 3);
+        }
+        let asked = sirisctl(&machine, &["dataset", "destroy", what]).await;
+        assert!(asked.status == 2 && asked.out.contains("would go") && asked.err.contains("--yes"));
+        if what == old {
+            assert_eq!(sirisctl(&machine, &["dataset", "destroy", what, "--yes"]).await.status, 3);
+            machine.stop().await;
+            machine.start(Authority::Fixed(true)).await;
+        }
+        let gone = sirisctl(&machine, &["dataset", "destroy", what, "--yes"]).await;
+        assert!(gone.status == 0 && gone.out.contains("is gone"));
+    }
+    assert_eq!(machine.zfs.sets.snapshots(&name).unwrap().len(), 1);
+    let newest = sirisctl(&machine, &["dataset", "destroy", &format!("{name}@1568402269"), "--yes"]).await;
+    assert!(newest.status == 1 && newest.err.contains("it is the newest one"));
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use siris_api::{DATASET_ACTION, ErrorCode, PruneRow, SnapshotRow};
-use siris_zfs::{DatasetName, Guid, Refusal, Snapshot, ZfsError};
+use siris_api::{DATASET_ACTION, ErrorCode, HoldRow, PruneRow, SnapshotRow};
+use siris_zfs::{DatasetName, Datasets, Guid, Hold, Refusal, Snapshot, ZfsError};
 use zbus::message::Header;
 use zbus::{Connection, fdo};
 
@@ -13,10 +13,12 @@ use crate::bus::options::{Options, flag, large, only, text};
 use crate::bus::{Authority, Failure, Publisher};
 use crate::datasets::asset::{self, AssetId, AssetName, DescribeError, Number};
 use crate::datasets::retention::{Decision, Policy};
-use crate::datasets::{self, AssetDataset, PointError, prune};
+use crate::datasets::{self, AssetDataset, PointError, clones, points, prune};
 use crate::store::{Store, StoreError};
 use crate::vectors::end::{End, EndError, Local};
 use crate::vectors::needs::{Side, concerned};
+use crate::vectors::plan::View;
+use crate::vectors::record::{Peer, Vector};
 use crate::vectors::travel::{Party, Records, VectorRecord};
 use crate::vectors::{self, VectorId};
 
@@ -63,6 +65,15 @@ pub(super) fn count(dataset: &AssetDataset) -> u64 {
 }
 
 impl DatasetObject {
+    /// Does something with its snapshots.
+    async fn with_points<T: Send + 'static, E: Into<Failure> + Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn Datasets, &DatasetName) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (agent, name) = (self.agent.clone(), self.dataset()?.dataset.name);
+        off_the_bus(move || work(agent.zfs.sets(), &name)).await?.map_err(Into::into)
+    }
+
     /// Prunes it, or says what would become of each point; `None` where there is no policy.
     async fn pruned(&self, dry: bool) -> Result<Option<Vec<PruneRow>>, Failure> {
         let (agent, name) = (self.agent.clone(), self.dataset()?.dataset.name);
@@ -107,13 +118,18 @@ fn received_by(agent: &Agent, name: &DatasetName) -> Result<Option<VectorId>, Fa
     Ok(receives.map(|(id, _)| id))
 }
 
-/// The vectors that have to do with a dataset.
-fn concerned_with(agent: &Agent, name: &DatasetName) -> Result<Vec<(VectorId, Side)>, Failure> {
+/// The records of vectors, and of peers that have their own here.
+fn records(agent: &Agent) -> Result<(Vec<Vector>, Vec<Peer>), Failure> {
     let unusable = |error: StoreError| Failure::new(ErrorCode::RecordsUnusable, crate::chain(&error));
-    let (vectors, peers) = match Store::read(&agent.root).map_err(unusable)? {
+    Ok(match Store::read(&agent.root).map_err(unusable)? {
         None => (Vec::new(), Vec::new()),
         Some(store) => (store.vectors().map_err(unusable)?, store.peers().map_err(unusable)?),
-    };
+    })
+}
+
+/// The vectors that have to do with a dataset.
+fn concerned_with(agent: &Agent, name: &DatasetName) -> Result<Vec<(VectorId, Side)>, Failure> {
+    let (vectors, peers) = records(agent)?;
     let failed = |error: EndError| Failure::new(ErrorCode::PruneFailed, crate::chain(&error));
     let view = Local::new(agent.zfs.sets()).look(name).map_err(failed)?;
     Ok(view.map(|view| concerned(&view, agent.device_id, &vectors, &peers)).unwrap_or_default())
@@ -153,7 +169,7 @@ fn page(all: &[Snapshot], after: u64, limit: usize) -> &[Snapshot] {
 }
 
 /// Runs what blocks on a thread of its own.
-async fn off_the_bus<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+pub(super) async fn off_the_bus<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work).await.map_err(|e| Failure::new(ErrorCode::Internal, e.to_string()))
 }
 
@@ -350,6 +366,91 @@ impl DatasetObject {
         let notes = self.dataset()?.dataset.notes;
         let records = Records::of(&notes).map_err(|e| Failure::new(ErrorCode::DatasetsUnreadable, crate::chain(&e)))?;
         Ok(records.iter().map(shown_record).collect())
+    }
+
+    #[zbus(out_args("name"))]
+    async fn hold(
+        &self,
+        point: String,
+        tag: String,
+        options: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<String, Failure> {
+        only(&options, &[])?;
+        self.authority.check(connection, &call, DATASET_ACTION).await?;
+        Ok(self.with_points(move |zfs, name| points::hold(zfs, name, &point, &tag)).await?.to_string())
+    }
+
+    #[zbus(out_args("name"))]
+    async fn release(
+        &self,
+        point: String,
+        tag: String,
+        options: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<String, Failure> {
+        only(&options, &[])?;
+        self.authority.check(connection, &call, DATASET_ACTION).await?;
+        Ok(self.with_points(move |zfs, name| points::release(zfs, name, &point, &tag)).await?.to_string())
+    }
+
+    #[zbus(out_args("holds"))]
+    async fn list_holds(&self, points: Vec<String>, options: Options) -> Result<Vec<HoldRow>, Failure> {
+        only(&options, &[])?;
+        if points.len() > PAGE_MAX as usize {
+            let text = format!("{} names in one call: ask for {PAGE_MAX} at most at a time", points.len());
+            return Err(Failure::new(ErrorCode::OptionInvalid, text));
+        }
+        let holds = self.with_points(move |zfs, name| points::holds(zfs, name, &points)).await?;
+        let row = |hold: Hold| HoldRow {
+            vector: VectorId::of_tag(&hold.tag).map(|id| id.to_string()).unwrap_or_default(),
+            point: hold.label.to_string(),
+            tag: hold.tag.to_string(),
+        };
+        Ok(holds.into_iter().map(row).collect())
+    }
+
+    #[zbus(name = "Clone")]
+    async fn clone_point(
+        &self,
+        point: String,
+        target: String,
+        options: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(), Failure> {
+        only(&options, &[])?;
+        self.authority.check(connection, &call, DATASET_ACTION).await?;
+        self.with_points(move |zfs, name| clones::make(zfs, name, &point, &target)).await.map(drop)
+    }
+
+    #[zbus(out_args("snapshots"))]
+    async fn destroy_point(
+        &self,
+        point: String,
+        options: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<String>, Failure> {
+        let dry = flag(&options, "dry-run")?;
+        only(&options, &["dry-run"])?;
+        if !dry {
+            self.authority.check(connection, &call, DATASET_ACTION).await?;
+        }
+        let agent = self.agent.clone();
+        let destroy = move |zfs: &dyn Datasets, name: &DatasetName| -> Result<_, Failure> {
+            // Without the records nobody knows what is needed, and nothing goes.
+            let (vectors, peers) = records(&agent)?;
+            let concerned = |view: &View| concerned(view, agent.device_id, &vectors, &peers);
+            Ok(points::destroy(zfs, name, &point, &concerned, dry)?)
+        };
+        let gone = self.with_points(destroy).await?;
+        if !dry {
+            self.publisher.refresh_datasets().await?;
+        }
+        Ok(gone.iter().map(ToString::to_string).collect())
     }
 }
 

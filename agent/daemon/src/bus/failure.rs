@@ -4,6 +4,9 @@ use siris_api::ErrorCode;
 use zbus::message::{Header, Message};
 use zbus::names::ErrorName;
 
+use crate::datasets::clones::CloneError;
+use crate::datasets::points::PointsError;
+
 /// A method's failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -42,6 +45,30 @@ impl zbus::DBusError for Failure {
 
     fn description(&self) -> Option<&str> {
         Some(&self.text)
+    }
+}
+
+impl From<PointsError> for Failure {
+    fn from(error: PointsError) -> Self {
+        let code = match error {
+            PointsError::Zfs(_) | PointsError::End(_) => ErrorCode::PointFailed,
+            PointsError::Missing { .. } => ErrorCode::PointNotFound,
+            PointsError::NoPoint(_) => ErrorCode::PointKind,
+            PointsError::Tag(_) => ErrorCode::HoldTag,
+            PointsError::NotHeld { .. } => ErrorCode::HoldNotFound,
+            PointsError::Needed { .. } => ErrorCode::PointNeeded,
+        };
+        Failure::new(code, crate::chain(&error))
+    }
+}
+
+impl From<CloneError> for Failure {
+    fn from(error: CloneError) -> Self {
+        match error {
+            CloneError::Point(error) => error.into(),
+            CloneError::Zfs(error) => Failure::new(ErrorCode::PointFailed, crate::chain(&error)),
+            refused => Failure::new(ErrorCode::CloneRefused, format!("{}: {}", refused.code(), crate::chain(&refused))),
+        }
     }
 }
 

@@ -3,18 +3,20 @@
 use std::sync::Arc;
 
 use siris_api::{
-    CONFIGURE_ACTION, ConfigMap, ErrorCode, ExpectedPool, HealthReason, REFRESH_ACTION, SUPPORT_ACTION, dataset_path,
-    pool_path,
+    CONFIGURE_ACTION, ConfigMap, DATASET_ACTION, ErrorCode, ExpectedPool, HealthReason, REFRESH_ACTION, SUPPORT_ACTION,
+    dataset_path, pool_path,
 };
 use siris_zfs::PoolGuid;
 use zbus::message::Header;
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant};
 
 use crate::agent::Agent;
+use crate::bus::dataset::off_the_bus;
 use crate::bus::options::{Options, flag, only};
 use crate::bus::publish::{expected, reasons};
 use crate::bus::{Authority, Failure, Publisher};
 use crate::config::{BoxConfig, ConfigValue, Key};
+use crate::datasets::clones;
 use crate::root::{RECEIPT, Root};
 use crate::{observe, support};
 
@@ -205,6 +207,24 @@ impl ManagerObject {
         only(&options, &[])?;
         self.authority.check(connection, &call, REFRESH_ACTION).await?;
         Ok(self.publisher.refresh_datasets_at_leisure().await?)
+    }
+
+    #[zbus(out_args("origin", "used"))]
+    async fn destroy_clone(
+        &self,
+        name: String,
+        options: Options,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(String, u64), Failure> {
+        let dry = flag(&options, "dry-run")?;
+        only(&options, &["dry-run"])?;
+        if !dry {
+            self.authority.check(connection, &call, DATASET_ACTION).await?;
+        }
+        let agent = self.agent.clone();
+        let (origin, clone) = off_the_bus(move || clones::destroy(agent.zfs.sets(), &name, dry)).await??;
+        Ok((origin.to_string(), clone.used))
     }
 
     async fn forget_pool(

@@ -207,7 +207,7 @@ mod tests {
         let mut running = scheduled("02:00", Some(begun));
         assert_eq!(synced(&mut running, now, now + 3600, &zone()), [now]);
         let mut running = scheduled("02:00", Some(now));
-        assert_eq!(synced(&mut running, now + 60, now + 3600, &zone()), [], "once more after another start");
+        assert!(synced(&mut running, now + 60, now + 3600, &zone()).is_empty(), "once more after another start");
         assert_eq!(synced(&mut scheduled("02:00", None), now, now + 3600, &zone()), [now], "one is owed");
     }
 

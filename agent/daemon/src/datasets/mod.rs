@@ -4,6 +4,8 @@
 //! Never: keeps anything; ZFS is the truth about datasets and snapshots.
 
 pub mod asset;
+pub mod clones;
+pub mod points;
 pub mod prune;
 pub mod retention;
 
@@ -56,6 +58,12 @@ pub fn asset_of(name: &DatasetName) -> Option<Uuid> {
     // Hyphens and all: what ZFS sorts under another name is another dataset.
     let asset = own.parse::<Uuid>().ok().filter(|asset| asset.hyphenated().to_string() == own)?;
     (path == AGENTS).then_some(asset)
+}
+
+/// Whether other software may take a dataset for an asset's, by its name: a UUID has more spellings than one.
+pub fn looks_like_asset(name: &DatasetName) -> bool {
+    let parts = name.as_str().rsplit_once('/').and_then(|(parent, own)| Some((parent.split_once('/')?.1, own)));
+    parts.is_some_and(|(path, own)| path == AGENTS && own.parse::<Uuid>().is_ok())
 }
 
 /// Every asset's dataset of these pools, by guid.
@@ -136,7 +144,9 @@ mod tests {
         let found = look(&zfs, &["tank".parse().unwrap()]).unwrap();
         let only = found.values().next().unwrap();
         assert_eq!((found.len(), only.asset.to_string().as_str(), &only.newest), (1, ASSET, &None));
-        assert_eq!(asset_of(&name(&format!("tank/home/agents/{}", ASSET.to_uppercase()))), None);
+        let spelt = name(&format!("tank/home/agents/{}", ASSET.to_uppercase()));
+        assert!(asset_of(&spelt).is_none() && looks_like_asset(&spelt) && looks_like_asset(&asset));
+        assert!(!looks_like_asset(&name(&format!("tank/agents/{ASSET}"))));
     }
 
     #[test]

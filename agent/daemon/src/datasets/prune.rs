@@ -1,13 +1,14 @@
 //! Destroys the recovery points that retention lets go.
 //!
-//! Owns: that nothing goes which a vector needs or somebody holds (invariant 8). Never: destroys what is no recovery
-//! point; forces.
+//! Owns: that nothing goes which a vector needs, somebody holds or a clone is made of (invariant 8). Never: destroys what
+//! is no recovery point; forces.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::slice;
 
 use siris_zfs::{DatasetName, Datasets, Guid, Label, Refusal, Snapshot, ZfsError};
 
-use super::retention::{Decision, Need, Policy, PolicyError, decide};
+use super::retention::{Decision, Need, Policy, PolicyError, Why, decide};
 use crate::vectors::VectorId;
 use crate::vectors::end::{End, EndError, Local};
 use crate::vectors::needs::{Side, needs};
@@ -17,7 +18,7 @@ use crate::vectors::plan::View;
 pub const POLICY: &str = "org.siris:retention";
 
 /// How many snapshots one command destroys, or is asked about: their names are its arguments.
-const AT_ONCE: usize = 500;
+pub(super) const AT_ONCE: usize = 500;
 
 /// What would become of each recovery point of a dataset, and why; `None` when there is no such dataset.
 ///
@@ -33,17 +34,58 @@ pub fn decisions(
     let Some(view) = Local::new(zfs).look(dataset)? else { return Ok(None) };
     let mut needs = needs(&view, vectors);
     let first = decide(&view.snapshots, &needs, policy, now);
-    // Only those that would go are asked who holds them.
+    // Only those that would go are asked who else needs them.
     let going: Vec<Label> = first.iter().filter(|one| one.goes()).map(|one| one.label.clone()).collect();
-    let mut is_held = false;
-    for some in going.chunks(AT_ONCE) {
+    if going.is_empty() {
+        return Ok(Some(first));
+    }
+    add_holds_and_clones(zfs, &view, &going, &mut needs)?;
+    Ok(Some(decide(&view.snapshots, &needs, policy, now)))
+}
+
+/// Why a recovery point has to stay whatever any policy says, and whatever the clock; `None` where the dataset has no
+/// recovery point of that name.
+///
+/// # Errors
+/// When ZFS cannot be asked.
+pub fn needed(
+    zfs: &dyn Datasets,
+    view: &View,
+    vectors: &[(VectorId, Side)],
+    label: &Label,
+) -> Result<Option<Vec<Why>>, ZfsError> {
+    let mut needs = needs(view, vectors);
+    add_holds_and_clones(zfs, view, slice::from_ref(label), &mut needs)?;
+    // A policy that keeps nothing, at a time that is behind every point's.
+    let decided = decide(&view.snapshots, &needs, &Policy::default(), u64::MAX);
+    Ok(decided.into_iter().find(|one| one.label == *label).map(|one| one.stays))
+}
+
+/// Adds what ZFS itself would keep these snapshots for.
+fn add_holds_and_clones(
+    zfs: &dyn Datasets,
+    view: &View,
+    labels: &[Label],
+    needs: &mut BTreeMap<Guid, BTreeSet<Need>>,
+) -> Result<(), ZfsError> {
+    let dataset = &view.dataset.name;
+    let mut add = |label: &Label, need: Need| {
+        if let Some(guid) = guid(view, label) {
+            needs.entry(guid).or_default().insert(need);
+        }
+    };
+    for some in labels.chunks(AT_ONCE) {
         for hold in zfs.holds(dataset, some)? {
-            let Some(guid) = guid(&view, &hold.label) else { continue };
-            needs.entry(guid).or_default().insert(Need::Hold { tag: hold.tag.to_string() });
-            is_held = true;
+            add(&hold.label, Need::Hold { tag: hold.tag.to_string() });
         }
     }
-    Ok(Some(if is_held { decide(&view.snapshots, &needs, policy, now) } else { first }))
+    for found in zfs.datasets(&[dataset.pool_name()])? {
+        if let Some(origin) = found.origin.filter(|origin| origin.dataset == *dataset && labels.contains(&origin.label))
+        {
+            add(&origin.label, Need::Clone { clone: found.name.to_string() });
+        }
+    }
+    Ok(())
 }
 
 fn guid(view: &View, label: &Label) -> Option<Guid> {

@@ -109,6 +109,11 @@ pub enum Need {
         /// The tag.
         tag: String,
     },
+    /// A dataset shares what is in it.
+    Clone {
+        /// The dataset.
+        clone: String,
+    },
 }
 
 impl fmt::Display for Need {
@@ -118,6 +123,7 @@ impl fmt::Display for Need {
             Need::Queued { vector } => write!(f, "vector {vector} has yet to send it"),
             Need::Restore { restore } => write!(f, "restore {restore} runs on it"),
             Need::Hold { tag } => write!(f, "it is held by {tag}"),
+            Need::Clone { clone } => write!(f, "{clone} is a clone of it"),
         }
     }
 }

@@ -6,7 +6,7 @@
 //! ZFS has no call for it: a clone of the common snapshot is promoted, which gives it that snapshot and all older ones, holds and
 //! guids as they are; then the two swap names. Wherever that ends, beginning again finishes it.
 
-use siris_zfs::{DatasetName, Datasets, Label, SnapshotName, ZfsError};
+use siris_zfs::{DatasetName, Datasets, Label, SnapshotName, UserProperties, ZfsError};
 
 use super::VectorId;
 use super::end::release;
@@ -175,7 +175,7 @@ fn make(
     match there {
         Some(Some(origin)) if *origin == snapshot => {}
         Some(_) => return Err(AsideError::Leftover(clone.clone())),
-        None => zfs.clone_snapshot(&snapshot, clone)?,
+        None => zfs.clone_snapshot(&snapshot, clone, &UserProperties::new())?,
     }
     let own = zfs.own_properties(dataset)?;
     for (name, value) in own.iter().filter(|(name, _)| !NOT_TAKEN.contains(&name.as_str())) {

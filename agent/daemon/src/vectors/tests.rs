@@ -176,7 +176,7 @@ fn what_lies_in_a_source_is_not_taken_for_sent() {
 fn a_clone_goes_on_where_its_dataset_was_once_it_is_promoted() {
     let world = synced();
     let zfs = &world.machines[A];
-    zfs.clone_snapshot(&"a/x@1002".parse().unwrap(), &name("a/clone")).unwrap();
+    zfs.clone_snapshot(&"a/x@1002".parse().unwrap(), &name("a/clone"), &UserProperties::new()).unwrap();
     zfs.write(&name("a/clone"), "g", Some(b"3")).unwrap();
     zfs.snapshot(&[name("a/clone")], &"1003".parse().unwrap(), &UserProperties::new()).unwrap();
     let pair = pair(1, "a/clone", "b/x");

@@ -178,11 +178,17 @@ pub trait Datasets: Send + Sync + std::fmt::Debug {
     /// [`Refusal::Busy`] when one is held or has clones; when ZFS refuses otherwise.
     fn destroy_snapshots(&self, dataset: &DatasetName, labels: &[Label]) -> Result<(), ZfsError>;
 
-    /// Makes a clone of a snapshot, on the same pool, not mounted.
+    /// Makes a clone of a snapshot, on the same pool, not mounted, with these properties of its own: it is there with all of
+    /// them or not at all, unless the machine goes down in between.
     ///
     /// # Errors
     /// When there is no such snapshot, the target exists, or ZFS refuses.
-    fn clone_snapshot(&self, snapshot: &SnapshotName, target: &DatasetName) -> Result<(), ZfsError>;
+    fn clone_snapshot(
+        &self,
+        snapshot: &SnapshotName,
+        target: &DatasetName,
+        properties: &UserProperties,
+    ) -> Result<(), ZfsError>;
 
     /// Makes a clone the owner of the history it came from.
     ///

@@ -398,12 +398,18 @@ impl Datasets for ModelDatasets {
         Ok(())
     }
 
-    fn clone_snapshot(&self, snapshot: &SnapshotName, target: &DatasetName) -> Result<(), ZfsError> {
+    fn clone_snapshot(
+        &self,
+        snapshot: &SnapshotName,
+        target: &DatasetName,
+        properties: &UserProperties,
+    ) -> Result<(), ZfsError> {
         let mut state = self.lock();
         let (guid, content) = state.snap(snapshot).map(|snap| (snap.guid, snap.content.clone()))?;
         let encrypted = state.set(&snapshot.dataset)?.encrypted;
         state.may_make(target)?;
-        let set = Set { content: content.as_ref().clone(), origin: Some(guid), ..state.fresh(encrypted) };
+        let (content, properties) = (content.as_ref().clone(), properties.clone());
+        let set = Set { content, properties, origin: Some(guid), ..state.fresh(encrypted) };
         state.sets.insert(target.clone(), set);
         Ok(())
     }

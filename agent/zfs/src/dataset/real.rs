@@ -295,8 +295,17 @@ impl<R: RunsZfs> Datasets for R {
         run(zfs(self, ["destroy"]).arg(labelled(dataset, labels)))
     }
 
-    fn clone_snapshot(&self, snapshot: &SnapshotName, target: &DatasetName) -> Result<(), ZfsError> {
-        run(zfs(self, ["clone", "-o", "canmount=noauto"]).arg(snapshot.to_string()).arg(target.as_str()))
+    fn clone_snapshot(
+        &self,
+        snapshot: &SnapshotName,
+        target: &DatasetName,
+        properties: &UserProperties,
+    ) -> Result<(), ZfsError> {
+        let mut cmd = zfs(self, ["clone", "-o", "canmount=noauto"]);
+        for (name, value) in properties {
+            cmd = cmd.arg("-o").arg(format!("{name}={value}"));
+        }
+        run(cmd.arg(snapshot.to_string()).arg(target.as_str()))
     }
 
     fn promote(&self, clone: &DatasetName) -> Result<(), ZfsError> {

@@ -97,7 +97,7 @@ impl Datasets for Live {
         hold(snapshot: &SnapshotName, tag: &Label) -> ();
         release(snapshot: &SnapshotName, tag: &Label) -> ();
         destroy_snapshots(dataset: &DatasetName, labels: &[Label]) -> ();
-        clone_snapshot(snapshot: &SnapshotName, target: &DatasetName) -> ();
+        clone_snapshot(snapshot: &SnapshotName, target: &DatasetName, properties: &UserProperties) -> ();
         promote(clone: &DatasetName) -> ();
         rename(dataset: &DatasetName, name: &DatasetName) -> ();
         rename_snapshot(snapshot: &SnapshotName, label: &Label) -> ();

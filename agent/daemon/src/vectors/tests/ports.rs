@@ -152,7 +152,7 @@ impl Datasets for Fused<'_> {
         hold(snapshot: &SnapshotName, tag: &Label) -> ();
         release(snapshot: &SnapshotName, tag: &Label) -> ();
         destroy_snapshots(dataset: &DatasetName, labels: &[Label]) -> ();
-        clone_snapshot(snapshot: &SnapshotName, target: &DatasetName) -> ();
+        clone_snapshot(snapshot: &SnapshotName, target: &DatasetName, properties: &UserProperties) -> ();
         promote(clone: &DatasetName) -> ();
         rename(dataset: &DatasetName, name: &DatasetName) -> ();
         rename_snapshot(snapshot: &SnapshotName, label: &Label) -> ();
@@ -214,7 +214,7 @@ impl Datasets for Mutated<'_> {
         destroy_bookmark(dataset: &DatasetName, label: &Label) -> ();
         release(snapshot: &SnapshotName, tag: &Label) -> ();
         destroy_snapshots(dataset: &DatasetName, labels: &[Label]) -> ();
-        clone_snapshot(snapshot: &SnapshotName, target: &DatasetName) -> ();
+        clone_snapshot(snapshot: &SnapshotName, target: &DatasetName, properties: &UserProperties) -> ();
         promote(clone: &DatasetName) -> ();
         rename(dataset: &DatasetName, name: &DatasetName) -> ();
         rename_snapshot(snapshot: &SnapshotName, label: &Label) -> ();

@@ -260,8 +260,10 @@ impl<Z: Machine> Play<'_, Z> {
     fn clones(&self) {
         let zfs = self.zfs;
         for (snapshot, clone) in [("a/x@6", "a/c"), ("a/x@6", "a/c"), ("a/x@nope", "a/d")] {
-            self.say(&format!("clone {snapshot} {clone}"), zfs.clone_snapshot(&at(snapshot), &name(clone)));
+            let marked = UserProperties::from([("org.siris:mark".to_owned(), "its own".to_owned())]);
+            self.say(&format!("clone {snapshot} {clone}"), zfs.clone_snapshot(&at(snapshot), &name(clone), &marked));
         }
+        self.say("the clone's mark", zfs.property(&name("a/c"), "org.siris:mark"));
         self.say("destroy 6", zfs.destroy_snapshots(&name("a/x"), &[label("6")]));
         self.write("a/c", "f7");
         self.point("a/c", "7");

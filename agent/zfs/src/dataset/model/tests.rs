@@ -103,7 +103,7 @@ fn what_is_held_or_cloned_stays() {
     assert_eq!(why(source.destroy_snapshots(&name("s/a"), &[label("2"), label("1")])), Refusal::Busy);
     assert_eq!(source.snapshots(&name("s/a")).unwrap().len(), 2);
     source.release(&at("s/a@1"), &label("v")).unwrap();
-    source.clone_snapshot(&at("s/a@1"), &name("s/c")).unwrap();
+    source.clone_snapshot(&at("s/a@1"), &name("s/c"), &UserProperties::new()).unwrap();
     assert_eq!(why(source.destroy_snapshots(&name("s/a"), &[label("1")])), Refusal::Busy);
     assert_eq!(why(source.destroy(&name("s/a"))), Refusal::Busy);
 }
@@ -112,7 +112,7 @@ fn what_is_held_or_cloned_stays() {
 fn the_first_increment_of_a_clone_does_not_fit_the_old_replica_until_it_is_promoted() {
     let (source, target) = pair();
     target.receive(&name("t/a"), &mut &bytes(&source, &of("s/a@2", Base::Nothing))[..]).unwrap();
-    source.clone_snapshot(&at("s/a@2"), &name("s/c")).unwrap();
+    source.clone_snapshot(&at("s/a@2"), &name("s/c"), &UserProperties::new()).unwrap();
     source.snapshot(&[name("s/c")], &label("3"), &UserProperties::new()).unwrap();
     let increment = bytes(&source, &of("s/c@3", Base::Snapshot(at("s/a@2"))));
     assert_eq!(why(target.receive(&name("t/a"), &mut &increment[..])), Refusal::NotTheBase);
