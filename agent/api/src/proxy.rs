@@ -214,6 +214,12 @@ pub trait Vector {
     /// How much of the link it may take, and when: `mon-fri/08:00-18:00=2MiB none`.
     #[zbus(property)]
     fn limits(&self) -> zbus::Result<String>;
+    /// When it syncs by itself: `points`, a period (`6h`), or times of day (`02:00 mon-fri/22:30`).
+    #[zbus(property)]
+    fn when(&self) -> zbus::Result<String>;
+    /// When a sync is next due by that, in seconds since 1970; 0 with `points`, and while it is paused.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn next_at(&self) -> zbus::Result<u64>;
     /// `idle`, `waiting`, `syncing`, `paused` or `failed`.
     #[zbus(property)]
     fn state(&self) -> zbus::Result<String>;
@@ -254,7 +260,7 @@ pub trait Vector {
     fn turn(&self, options: Options<'_>) -> zbus::Result<()>;
     /// How far the target is behind: recovery points, seconds since the oldest of them was taken, bytes.
     fn lag(&self) -> zbus::Result<(u64, u64, u64)>;
-    /// Sets `priority` (u) and `limits` (s), also of a sync under way.
+    /// Sets `priority` (u), `limits` (s) and `when` (s), also of a sync under way.
     #[zbus(allow_interactive_auth)]
     fn configure(&self, options: Options<'_>) -> zbus::Result<()>;
     /// Stops it, until it is resumed. What was sent stays sent.

@@ -274,7 +274,7 @@ pub enum MachineCommand {
 /// Commands on vectors. A vector is named by its id, or its number where that is enough.
 #[derive(Debug, Subcommand)]
 pub enum VectorCommand {
-    /// Makes a vector: a dataset of this box is sent to a machine, whenever it has a new recovery point.
+    /// Makes a vector: a dataset of this box is sent to a machine, whenever it has a new recovery point (or as `set --when` says).
     Add {
         /// The dataset of this box, POOL/home/agents/UUID or the asset's UUID.
         dataset: String,
@@ -314,17 +314,26 @@ pub enum VectorCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Sets who goes first, and how much of the link one may take; also of a sync under way.
+    /// Sets who goes first, how much of the link one may take, and when it syncs; also of a sync under way.
     Set {
         /// The vector.
         vector: String,
         /// 1 (first) to 5 where several wait; 3 where nothing was set.
-        #[arg(long, required_unless_present = "limit")]
+        #[arg(long, required_unless_present_any = ["limit", "when"])]
         priority: Option<u32>,
         /// A rate each second (2MiB, 500KiB, none, stop), and before it other ones for days and hours by the box's clock:
         /// mon-fri/08:00-18:00=2MiB 22:00-06:00=none 20MiB. The first that fits the hour decides.
         #[arg(long, num_args = 1.., value_name = "WORD")]
         limit: Option<Vec<String>>,
+        /// When it syncs by itself: points (with each new recovery point, as where nothing was set; one that fetches asks
+        /// every 15 minutes), a period (30m, 6h, 1d), or times of day by the box's clock, each with its days unless it is
+        /// every day's: 12:00 mon-fri/22:30 sat,sun/04:00.
+        ///
+        /// A period is from the beginning of one sync to that of the next. A time that passes while the box is off, the
+        /// limit says stop or the vector is paused is made up for, several of them by one sync. What failed is tried again
+        /// after 15 minutes whatever the times. Times count from when they are set.
+        #[arg(long, num_args = 1.., value_name = "WORD")]
+        when: Option<Vec<String>>,
     },
     /// Shows or sets how many sync at once.
     AtOnce {

@@ -5,8 +5,6 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 use siris_api::{DATASET_INTERFACE, DatasetProxy, ManagerProxy, PruneRow, ReplicationProxy, SnapshotRow};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use zbus::Connection;
 use zbus::proxy::CacheProperties;
 
@@ -168,7 +166,7 @@ async fn points(dataset: &DatasetProxy<'_>) -> Result<Vec<PointView>, Failure> {
 fn time_of(name: &str) -> Option<String> {
     let digits = name.bytes().all(|b| b.is_ascii_digit()) && !name.starts_with('0');
     let seconds = digits.then(|| name.parse().ok()).flatten()?;
-    OffsetDateTime::from_unix_timestamp(seconds).ok()?.format(&Rfc3339).ok()
+    text::time(seconds)
 }
 
 fn table(all: &[DatasetView]) -> String {

@@ -1,4 +1,7 @@
-//! Laying out text: sizes, durations, tables.
+//! Laying out text: sizes, durations, times, tables.
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// Bytes as people read them: three digits and a unit of 1024.
 pub fn size(bytes: u64) -> String {
@@ -27,6 +30,11 @@ pub fn duration(seconds: u64) -> String {
         (0, _) => format!("{hours} h {minutes} min"),
         _ => format!("{days} d {hours} h {minutes} min"),
     }
+}
+
+/// A time in seconds since 1970, in UTC; `None` for one that no calendar has.
+pub fn time(seconds: i64) -> Option<String> {
+    OffsetDateTime::from_unix_timestamp(seconds).ok()?.format(&Rfc3339).ok()
 }
 
 /// Lines of cells, each column as wide as its widest cell; those named in `right` flush right.

@@ -30,6 +30,9 @@ struct VectorView {
     tier: String,
     priority: u32,
     limits: String,
+    when: String,
+    /// In seconds since 1970; 0 where there is no such time.
+    next_at: u64,
     state: String,
     last_error: String,
     sent: u64,
@@ -78,11 +81,12 @@ pub async fn run(connection: &Connection, command: VectorCommand) -> Result<(), 
             print(&table(&all))
         }
         VectorCommand::Show { vector, json } => show(connection, &vector, json).await,
-        VectorCommand::Set { vector, priority, limit } => {
-            let limit = limit.map(|words| words.join(" "));
+        VectorCommand::Set { vector, priority, limit, when } => {
+            let [limit, when] = [limit, when].map(|words| words.map(|words| words.join(" ")));
             let priority = priority.map(|number| ("priority", number.into()));
             let limit = limit.as_deref().map(|text| ("limits", text.into()));
-            let options: Options<'_> = priority.into_iter().chain(limit).collect();
+            let when = when.as_deref().map(|text| ("when", text.into()));
+            let options: Options<'_> = priority.into_iter().chain(limit).chain(when).collect();
             Ok(find(connection, &vector).await?.configure(options).await?)
         }
         VectorCommand::AtOnce { count: None } => {
@@ -196,11 +200,14 @@ fn details(vector: &VectorView, behind: &str) -> String {
         ("tier", vector.tier.clone()),
         ("priority", vector.priority.to_string()),
         ("limit", vector.limits.clone()),
+        ("when", vector.when.clone()),
         ("state", vector.state.clone()),
         ("behind", behind.to_owned()),
         ("both have", or_dash(&vector.base)),
         ("proven to", or_dash(&vector.proven_to)),
     ];
+    let next = i64::try_from(vector.next_at).ok().filter(|next| *next > 0).and_then(text::time);
+    rows.extend(next.map(|next| ("next", next)));
     if vector.state == "syncing" {
         let (sent, rate) = (text::size(vector.sent), text::size(vector.rate));
         let left = vector.remaining.checked_div(vector.rate).filter(|_| vector.remaining > 0);
@@ -260,6 +267,8 @@ async fn ask(connection: &Connection) -> Result<Vec<VectorView>, Failure> {
             tier: take(&mut properties, "Tier")?,
             priority: take(&mut properties, "Priority")?,
             limits: take(&mut properties, "Limits")?,
+            when: take(&mut properties, "When")?,
+            next_at: take(&mut properties, "NextAt")?,
             state: take(&mut properties, "State")?,
             last_error: take(&mut properties, "LastError")?,
             sent: take(&mut properties, "Sent")?,
@@ -346,6 +355,8 @@ mod tests {
             tier: text("primary"),
             priority: 3,
             limits: text("mon-fri/08:00-18:00=2MiB none"),
+            when: text("points"),
+            next_at: 0,
             state: text(state),
             last_error: String::new(),
             sent: 3 << 20,
@@ -365,6 +376,14 @@ mod tests {
         assert!(text.contains("sending     3.00 MiB sent, 1.00 MiB/s, 90.0 MiB left: 1 min 30 s\n"), "{text}");
         assert!(text.contains("proven to   -\n") && !text.contains("last error"), "{text}");
         assert!(!details(&vector("idle"), "").contains("sending"));
+    }
+
+    #[test]
+    fn a_time_that_comes_is_shown() {
+        let nightly = VectorView { when: "02:00".to_owned(), next_at: 1_568_426_400, ..vector("idle") };
+        let text = details(&nightly, "");
+        assert!(text.contains("when        02:00\n") && text.contains("next        2019-09-14T02:00:00Z\n"), "{text}");
+        assert!(!details(&vector("idle"), "").contains("next "), "with each point there is none");
     }
 
     #[test]

@@ -141,6 +141,11 @@ impl Agent {
         self.lock().shown.pools.get(&guid).cloned()
     }
 
+    /// Whether a pool of that name was there when last looked.
+    pub fn has_pool(&self, name: &str) -> bool {
+        self.lock().shown.pools.values().any(|pool| pool.name.as_str() == name)
+    }
+
     /// One dataset, as last seen.
     pub fn dataset(&self, guid: Guid) -> Option<AssetDataset> {
         self.lock().shown.datasets.get(&guid).cloned()

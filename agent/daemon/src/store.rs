@@ -21,7 +21,6 @@ use uuid::Uuid;
 
 use crate::root::Root;
 use crate::vectors::VectorId;
-use crate::vectors::limit::Limits;
 use crate::vectors::peer::Rights;
 use crate::vectors::record::{Direction, FarPath, Machine, MachineKind, Mode, Name, Peer, Priority, Tier, Vector};
 use crate::vectors::remote::Address;
@@ -60,6 +59,10 @@ const STEPS: &[&str] = &[
     ALTER TABLE vectors ADD COLUMN mode TEXT NOT NULL DEFAULT 'zfs';
     ALTER TABLE vectors ADD COLUMN path TEXT NOT NULL DEFAULT '';
     ALTER TABLE vectors ADD COLUMN from_machine TEXT NOT NULL DEFAULT '';
+",
+    "
+    ALTER TABLE vectors ADD COLUMN schedule TEXT NOT NULL DEFAULT 'points';
+    ALTER TABLE vectors ADD COLUMN counted INTEGER NOT NULL DEFAULT 0;
 ",
 ];
 
@@ -255,7 +258,7 @@ impl Store {
     /// When they cannot be read.
     pub fn vectors(&self) -> Result<Vec<Vector>, StoreError> {
         let sql = "SELECT number, machine, direction, source, target, tier, paused, proven, priority, limits, \
-                   mode, path, from_machine FROM vectors ORDER BY number";
+                   mode, path, from_machine, schedule, counted FROM vectors ORDER BY number";
         self.rows(sql, vector)
     }
 
@@ -301,13 +304,25 @@ impl Store {
         Ok(self.connection.last_insert_rowid().unsigned_abs())
     }
 
-    /// Sets who goes first, and how much of the link a vector may take.
+    /// Sets who goes first, how much of the link a vector may take, and when it syncs, to what this one has of them.
     ///
     /// # Errors
     /// When there is no such vector, or it cannot be written.
-    pub fn configure(&self, number: u64, priority: Priority, limits: &Limits) -> Result<(), StoreError> {
-        let sql = "UPDATE vectors SET priority = ?, limits = ? WHERE number = ?";
-        let done = self.connection.execute(sql, params![priority.as_u32(), limits.to_string(), id(number)]);
+    pub fn configure(&self, vector: &Vector) -> Result<(), StoreError> {
+        let Vector { number, priority, limits, schedule, counted, .. } = vector;
+        let sql = "UPDATE vectors SET priority = ?, limits = ?, schedule = ?, counted = ? WHERE number = ?";
+        let (limits, schedule) = (limits.to_string(), schedule.to_string());
+        let set = params![priority.as_u32(), limits, schedule, counted.map_or(0, id), id(*number)];
+        self.removed(self.connection.execute(sql, set), || format!("vector {number}"))
+    }
+
+    /// Notes what a vector's schedule is counted from, as [`Vector::counted`] says.
+    ///
+    /// # Errors
+    /// When there is no such vector, or it cannot be written.
+    pub fn count(&self, number: u64, from: Option<u64>) -> Result<(), StoreError> {
+        let sql = "UPDATE vectors SET counted = ? WHERE number = ?";
+        let done = self.connection.execute(sql, params![from.map_or(0, id), id(number)]);
         self.removed(done, || format!("vector {number}"))
     }
 
@@ -429,7 +444,10 @@ fn vector(row: &Row<'_>) -> rusqlite::Result<Option<Vector>> {
     let (Some(machine), Some(direction), Some(source), Some(target), Some(tier)) = known else { return Ok(None) };
     let number = row.get::<_, i64>(0)?.unsigned_abs();
     let priority = Priority::try_from(row.get::<_, i64>(8)?.unsigned_abs());
-    let (Ok(priority), Some(limits)) = (priority, text(row, 9)?) else { return Ok(None) };
+    let (Ok(priority), Some(limits), Some(schedule)) = (priority, text(row, 9)?, text(row, 13)?) else {
+        return Ok(None);
+    };
+    let counted = Some(row.get::<_, i64>(14)?.unsigned_abs()).filter(|from| *from > 0);
     let (paused, proven) = (row.get(6)?, row.get(7)?);
     let path = match (text(row, 10)?, text(row, 11)?) {
         (Some(Mode::Zfs), _) => None,
@@ -441,7 +459,22 @@ fn vector(row: &Row<'_>) -> rusqlite::Result<Option<Vector>> {
         (Direction::Relay, from) => from,
         _ => None,
     };
-    Ok(Some(Vector { number, machine, from, direction, source, target, path, tier, priority, limits, paused, proven }))
+    Ok(Some(Vector {
+        number,
+        machine,
+        from,
+        direction,
+        source,
+        target,
+        path,
+        tier,
+        priority,
+        limits,
+        schedule,
+        counted,
+        paused,
+        proven,
+    }))
 }
 
 impl Vector {

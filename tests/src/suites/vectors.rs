@@ -9,6 +9,7 @@ mod encrypted;
 mod property;
 mod relay;
 mod rsync;
+mod schedule;
 mod server;
 mod turned;
 
@@ -46,6 +47,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(property::cases());
     cases.extend(relay::cases());
     cases.extend(rsync::cases());
+    cases.extend(schedule::cases());
     cases
 }
 

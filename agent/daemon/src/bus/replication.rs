@@ -23,6 +23,7 @@ use crate::vectors::record::{
     Direction, FarPath, FarPathError, Machine, MachineKind, Mode, Name, Peer, Priority, Tier, Vector, stand_in,
 };
 use crate::vectors::remote::Address;
+use crate::vectors::schedule::Schedule;
 
 /// The port of SSH.
 const PORT: u16 = 22;
@@ -326,7 +327,7 @@ impl ReplicationObject {
                 Direction::Pull => (other, here),
             };
             let proven = String::new();
-            let (priority, limits) = (Priority::default(), Limits::default());
+            let (priority, limits, schedule) = (Priority::default(), Limits::default(), Schedule::Points);
             let (number, paused) = (0, false);
             let mut vector = Vector {
                 number,
@@ -339,6 +340,8 @@ impl ReplicationObject {
                 tier,
                 priority,
                 limits,
+                schedule,
+                counted: None,
                 paused,
                 proven,
             };

@@ -13,6 +13,7 @@ use crate::bus::vectors::Vectors;
 use crate::vectors::digest::Scope;
 use crate::vectors::limit::Limits;
 use crate::vectors::record::Priority;
+use crate::vectors::schedule::Schedule;
 
 /// The object of one vector.
 pub(super) struct VectorObject {
@@ -85,6 +86,16 @@ impl VectorObject {
     #[zbus(property)]
     fn limits(&self) -> fdo::Result<String> {
         Ok(self.shown()?.vector.limits.to_string())
+    }
+
+    #[zbus(property)]
+    fn when(&self) -> fdo::Result<String> {
+        Ok(self.shown()?.vector.schedule.to_string())
+    }
+
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn next_at(&self) -> fdo::Result<u64> {
+        Ok(self.shown()?.next_at(&jiff::Zoned::now()))
     }
 
     #[zbus(property)]
@@ -177,14 +188,16 @@ impl VectorObject {
         #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(), Failure> {
-        only(&options, &["priority", "limits"])?;
+        only(&options, &["priority", "limits", "when"])?;
         let refused = |text: String| Failure::new(ErrorCode::VectorRefused, text);
         let priority = number(&options, "priority")?.map(|number| Priority::try_from(u64::from(number))).transpose();
         let priority = priority.map_err(|error| refused(error.to_string()))?;
         let limits = text(&options, "limits")?.map(|text| text.parse::<Limits>()).transpose();
         let limits = limits.map_err(|error| refused(error.to_string()))?;
+        let schedule = text(&options, "when")?.map(|text| text.parse::<Schedule>()).transpose();
+        let schedule = schedule.map_err(|error| refused(error.to_string()))?;
         self.allowed(connection, &call).await?;
-        self.vectors.configure(self.number, priority, limits).await
+        self.vectors.configure(self.number, priority, limits, schedule).await
     }
 
     async fn pause(

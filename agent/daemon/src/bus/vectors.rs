@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use jiff::Zoned;
 use siris_api::{ErrorCode, VECTOR_INTERFACE, vector_path};
 use siris_zfs::DatasetName;
 use tokio::sync::mpsc;
@@ -20,7 +21,7 @@ use zbus::object_server::SignalEmitter;
 use zbus::{Connection, Variant};
 
 use crate::agent::Agent;
-use crate::bus::running::{Running, State};
+use crate::bus::running::{RETRY, Running, State};
 use crate::bus::transient::{Devices, Network, Unit, lines};
 use crate::bus::vector::VectorObject;
 use crate::bus::{Authority, Failure};
@@ -51,6 +52,7 @@ pub struct Vectors {
     pub(super) authority: Authority,
     all: Arc<Mutex<BTreeMap<u64, Running>>>,
     at_once: Arc<AtomicU32>,
+    started: Instant,
     /// One at a time is asked how far it is behind.
     lag: Arc<tokio::sync::Mutex<()>>,
 }
@@ -68,6 +70,7 @@ impl Vectors {
             authority,
             all: Arc::default(),
             at_once: Arc::new(AtomicU32::new(AT_ONCE)),
+            started: Instant::now(),
             lag: Arc::default(),
         }
     }
@@ -81,8 +84,8 @@ impl Vectors {
         self.lock().get(&number).cloned().ok_or_else(gone)
     }
 
-    /// Puts the vectors that are on record on the bus. They sync when their datasets are seen: one that was syncing when the
-    /// agent ended goes on.
+    /// Puts the vectors that are on record on the bus. They sync when their datasets are seen, or what their schedules say was
+    /// missed: one that was syncing when the agent ended goes on.
     ///
     /// # Errors
     /// When the bus refuses. Records that cannot be read are told in the journal: the agent serves on.
@@ -126,10 +129,11 @@ impl Vectors {
         vector_path(&vector.id(self.agent.device_id).to_string())
     }
 
-    /// Has the vectors that send one of these datasets sync.
+    /// Has the vectors that send one of these datasets sync, but for those that have a time for it.
     pub fn wake(&self, changed: &[DatasetName]) {
-        let sends =
-            |running: &Running| running.vector.direction == Direction::Push && changed.contains(&running.vector.source);
+        let sends = |Running { vector, .. }: &Running| {
+            vector.direction == Direction::Push && !vector.schedule.is_timed() && changed.contains(&vector.source)
+        };
         let numbers: Vec<u64> = self.lock().values().filter(|one| sends(one)).map(|one| one.vector.number).collect();
         for number in numbers {
             self.ask(number);
@@ -140,13 +144,16 @@ impl Vectors {
     pub(super) fn ask(&self, number: u64) {
         {
             let mut all = self.lock();
-            let turn = all.values().map(|running| running.turn).max().unwrap_or(0) + 1;
+            let turn = last_turn(&all) + 1;
             let Some(running) = all.get_mut(&number).filter(|running| !running.vector.paused) else { return };
             match running.state {
                 _ if running.busy => running.again = true,
                 State::Syncing => running.again = true,
                 State::Waiting => {}
-                State::Idle | State::Failed => (running.state, running.turn) = (State::Waiting, turn),
+                State::Idle | State::Failed => {
+                    running.wait(turn);
+                    running.vector.counted = None;
+                }
             }
         }
         self.take_turns();
@@ -166,7 +173,9 @@ impl Vectors {
     /// Starts those whose turn it is: by priority, then in the order in which they began to wait. To be called again from
     /// time to time: an hour ends in which one may not send.
     pub fn take_turns(&self) {
-        let now = Moment::now();
+        let now = Zoned::now();
+        self.call_due(&now);
+        let now = Moment::of(&now);
         loop {
             let number = {
                 let mut all = self.lock();
@@ -174,7 +183,7 @@ impl Vectors {
                 let waiting = all.values_mut().filter(|running| running.is_ready(now));
                 let next = waiting.min_by_key(|running| (running.vector.priority, running.turn));
                 let Some(next) = next.filter(|_| syncing < self.at_once() as usize) else { return };
-                (next.state, next.again, next.sent) = (State::Syncing, false, 0);
+                next.begin();
                 next.vector.number
             };
             let vectors = self.clone();
@@ -182,9 +191,24 @@ impl Vectors {
         }
     }
 
+    /// Has those wait for their turn whose schedules say so. After a start pools are waited for, and not for ever.
+    fn call_due(&self, now: &Zoned) {
+        let has_waited = self.started.elapsed() >= RETRY;
+        let is_here = |vector: &Vector| vector.here().is_none_or(|dataset| self.agent.has_pool(dataset.pool()));
+        let mut all = self.lock();
+        let last = last_turn(&all);
+        let due = all.values_mut().filter_map(|running| running.is_due(now).then_some(running));
+        let due = due.filter(|running| has_waited || is_here(&running.vector));
+        due.zip(last + 1..).for_each(|(running, turn)| running.wait(turn));
+    }
+
     /// One sync, from the start of its worker to its end.
     async fn sync(&self, number: u64) {
         self.changed(number, &["State", "Sent"]).await;
+        if self.running(number).is_ok_and(|running| running.vector.counted.is_none()) {
+            // It is owed until it ends well.
+            self.keep_count(number).await;
+        }
         let number_text = number.to_string();
         let arguments = vec![SYNC, &number_text];
         let description = format!("Sync vector {number}");
@@ -221,6 +245,11 @@ impl Vectors {
                     self.changed(number, &["Sent", "Rate", "Remaining", "LastError"]).await;
                 }
             }
+        }
+        if ended.is_ok() && !held {
+            // Before another one can begin.
+            self.note(number, Running::count);
+            self.keep_count(number).await;
         }
         let mut again = false;
         self.note(number, |running| {
@@ -298,6 +327,7 @@ impl Vectors {
                 "Remaining" => now.remaining.into(),
                 "Priority" => now.vector.priority.as_u32().into(),
                 "Limits" => now.vector.limits.to_string().into(),
+                "When" => now.vector.schedule.to_string().into(),
                 "Base" => now.base.as_str().into(),
                 "SyncedAt" => now.synced_at.into(),
                 "ProvenTo" => now.vector.proven.as_str().into(),
@@ -315,19 +345,42 @@ impl Vectors {
         }
     }
 
-    /// Changes the records, on a thread of its own.
+    /// Changes the records, and has the pools keep them too; on a thread of its own.
     pub(super) async fn store<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Agent, Store) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let kept = |agent: &Agent, store: Store| {
+            let done = work(agent, store)?;
+            agent.root.want_kept();
+            Ok(done)
+        };
+        self.records(kept).await
+    }
+
+    async fn records<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Agent, Store) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
         let agent = self.agent.clone();
         let done = tokio::task::spawn_blocking(move || {
             let store = Store::open(&agent.root).map_err(|error| unusable(&error))?;
-            let done = work(&agent, store)?;
-            agent.root.want_kept();
-            Ok(done)
+            work(&agent, store)
         });
         done.await.map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))?
+    }
+
+    /// Keeps what a vector's schedule is counted from, where it has one. The pools need not keep it for each sync: from an older
+    /// one follows one sync more.
+    async fn keep_count(&self, number: u64) {
+        let Ok(Running { vector: Vector { schedule, counted, .. }, .. }) = self.running(number) else { return };
+        if !schedule.is_timed() {
+            return;
+        }
+        let kept = self.records(move |_, store| store.count(number, counted).map_err(|error| unusable(&error))).await;
+        if let Err(failure) = kept {
+            eprintln!("vector {number}: {failure}");
+        }
     }
 
     /// What was proven was proven of a target that is not there any more.
@@ -342,6 +395,11 @@ impl Vectors {
         self.note(number, |running| running.vector.proven = String::new());
         self.changed(number, &["ProvenTo"]).await;
     }
+}
+
+/// The turn of the one that began to wait last.
+fn last_turn(all: &BTreeMap<u64, Running>) -> u64 {
+    all.values().map(|running| running.turn).max().unwrap_or(0)
 }
 
 /// The unit of a worker of a vector's.

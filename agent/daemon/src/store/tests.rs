@@ -1,5 +1,7 @@
 use super::*;
+use crate::vectors::limit::Limits;
 use crate::vectors::record::stand_in;
+use crate::vectors::schedule::Schedule;
 
 pub(super) fn root() -> (tempfile::TempDir, Root) {
     let dir = tempfile::tempdir().unwrap();
@@ -31,6 +33,8 @@ pub(crate) fn vector(machine: &str, dataset: &str) -> Vector {
         tier: Tier::Primary,
         priority: Priority::default(),
         limits: Limits::default(),
+        schedule: Schedule::Points,
+        counted: None,
         paused: false,
         proven: String::new(),
     }
@@ -53,7 +57,9 @@ fn what_is_kept_is_there_after_it_was_opened_anew() {
     let number = store.add_vector(&vector("cloud-1", "x")).unwrap();
     store.pause(number, true).unwrap();
     let (priority, limits) = (Priority::try_from(1).unwrap(), "mon-fri/08:00-18:00=2MiB none".parse().unwrap());
-    store.configure(number, priority, &limits).unwrap();
+    let set = Vector { number, priority, limits, schedule: "mon-fri/22:30".parse().unwrap(), ..vector("cloud-1", "x") };
+    store.configure(&set).unwrap();
+    store.count(number, Some(1_568_402_268)).unwrap();
     assert_eq!(store.at_once().unwrap(), None);
     store.set_at_once(2).unwrap();
     store.set_at_once(7).unwrap();
@@ -61,7 +67,7 @@ fn what_is_kept_is_there_after_it_was_opened_anew() {
     let store = Store::read(&root).unwrap().unwrap();
     assert_eq!(store.machine("cloud-1").unwrap(), machine("cloud-1"));
     assert_eq!(store.peers().unwrap(), [peer]);
-    let expected = Vector { number, paused: true, priority, limits, ..vector("cloud-1", "x") };
+    let expected = Vector { paused: true, counted: Some(1_568_402_268), ..set };
     assert_eq!(store.vectors().unwrap(), std::slice::from_ref(&expected));
     let written = Store::open(&root).unwrap();
     written.turn(number).unwrap();
@@ -137,6 +143,34 @@ fn records_of_this_version_are_read_by_the_one_before() {
     let sql = "SELECT target FROM vectors";
     let target: String = store.connection.query_row(sql, [], |row| row.get(0)).unwrap();
     assert!(target.parse::<DatasetName>().is_ok(), "{target}");
+}
+
+#[test]
+fn what_the_release_before_knows_of_a_vector_it_finds_and_may_write() {
+    let (_dir, root) = root();
+    let store = Store::open(&root).unwrap();
+    store.add_machine(&machine("m")).unwrap();
+    let number = store.add_vector(&vector("m", "x")).unwrap();
+    let schedule: Schedule = "6h".parse().unwrap();
+    store.configure(&Vector { number, schedule: schedule.clone(), counted: Some(5), ..vector("m", "x") }).unwrap();
+    // Its words, from before there were schedules.
+    let before = &store.connection;
+    let read = "SELECT number, machine, direction, source, target, tier, paused, proven, priority, limits, mode, path, \
+                from_machine FROM vectors ORDER BY number";
+    assert_eq!(before.query_row(read, [], |row| row.get::<_, i64>(0)).unwrap(), 1);
+    before.execute("UPDATE vectors SET priority = 1, limits = 'stop' WHERE number = 1", []).unwrap();
+    before
+        .execute(
+            "INSERT INTO vectors (machine, direction, source, target, tier, paused, mode, path, from_machine) \
+             VALUES ('m', 'push', 'a/y', 'b/y', 'primary', 0, 'zfs', '', '')",
+            [],
+        )
+        .unwrap();
+    let [scheduled, added] = &store.vectors().unwrap()[..] else { panic!("two are on record") };
+    assert_eq!((&scheduled.schedule, scheduled.counted), (&schedule, Some(5)));
+    assert_eq!(added, &Vector { number: 2, ..vector("m", "y") });
+    store.connection.execute("UPDATE vectors SET schedule = 'when the moon is full'", []).unwrap();
+    assert!(matches!(store.vectors(), Err(StoreError::Row(_))), "what nobody understands is not taken for another");
 }
 
 #[test]

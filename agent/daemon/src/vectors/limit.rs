@@ -9,12 +9,10 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::str::FromStr;
 
-/// Names of days, Monday first.
-const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
-/// Every day.
-const ALL_DAYS: u8 = 0x7f;
-/// Minutes of a day.
-const DAY: u16 = 24 * 60;
+use jiff::Zoned;
+
+use super::week::{DAY, Days, clock, minute};
+
 /// Sizes, the largest first.
 const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
 
@@ -81,7 +79,11 @@ pub struct Moment {
 impl Moment {
     /// This one.
     pub fn now() -> Self {
-        let now = jiff::Zoned::now();
+        Moment::of(&Zoned::now())
+    }
+
+    /// The one at that time.
+    pub fn of(now: &Zoned) -> Self {
         let day = now.weekday().to_monday_zero_offset().unsigned_abs();
         Moment { day, minute: u16::from(now.hour().unsigned_abs()) * 60 + u16::from(now.minute().unsigned_abs()) }
     }
@@ -90,8 +92,7 @@ impl Moment {
 /// When.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Window {
-    /// A bit for each day, Monday's the lowest.
-    days: u8,
+    days: Days,
     /// From this minute of the day on.
     from: u16,
     /// Until before this one; no later than `from`, it is one of the next day.
@@ -100,7 +101,7 @@ struct Window {
 
 impl Window {
     fn holds(&self, at: Moment) -> bool {
-        let on = |day: u8| self.days & (1 << day) != 0;
+        let on = |day: u8| self.days.holds(day);
         let before = (at.day + 6) % 7;
         if self.from < self.to {
             on(at.day) && (self.from..self.to).contains(&at.minute)
@@ -115,7 +116,7 @@ impl Window {
             None if text.contains(':') => (None, Some(text)),
             None => (Some(text), None),
         };
-        let days = days.map_or(Some(ALL_DAYS), days_in)?;
+        let days = days.map_or(Some(Days::ALL), Days::parse)?;
         let (from, to) = match hours {
             None => (0, DAY),
             Some(hours) => {
@@ -127,40 +128,13 @@ impl Window {
     }
 }
 
-fn day(name: &str) -> Option<usize> {
-    DAYS.iter().position(|day| *day == name)
-}
-
-/// `mon-fri`, `sat,sun`, or both mixed.
-fn days_in(text: &str) -> Option<u8> {
-    let mut days = 0;
-    for part in text.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (day(first)?, day(last)?);
-        // From Friday to Monday is over the weekend.
-        let count = (last + 7 - first) % 7 + 1;
-        (0..count).for_each(|n| days |= 1 << ((first + n) % 7));
-    }
-    Some(days)
-}
-
-/// `HH:MM`, up to 24:00.
-fn minute(text: &str) -> Option<u16> {
-    let (hours, minutes) = text.split_once(':')?;
-    let number = |text: &str| (text.len() == 2).then(|| text.parse::<u16>().ok()).flatten();
-    let (hours, minutes) = (number(hours)?, number(minutes)?);
-    Some(hours * 60 + minutes).filter(|minute| minutes < 60 && *minute <= DAY)
-}
-
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let on: Vec<&str> = (0..7).filter(|day| self.days & (1 << day) != 0).map(|day| DAYS[day]).collect();
         let is_whole = (self.from, self.to) == (0, DAY);
-        if self.days != ALL_DAYS || is_whole {
-            f.write_str(&on.join(","))?;
+        if self.days != Days::ALL || is_whole {
+            write!(f, "{}", self.days)?;
         }
-        let clock = |minute: u16| format!("{:02}:{:02}", minute / 60, minute % 60);
-        match (self.days != ALL_DAYS, is_whole) {
+        match (self.days != Days::ALL, is_whole) {
             (_, true) => Ok(()),
             (true, false) => write!(f, "/{}-{}", clock(self.from), clock(self.to)),
             (false, false) => write!(f, "{}-{}", clock(self.from), clock(self.to)),
@@ -223,6 +197,7 @@ impl fmt::Display for Limits {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::week;
     use super::*;
 
     fn mib(n: u64) -> Rate {
@@ -230,7 +205,7 @@ mod tests {
     }
 
     fn at(day: &str, hour: u16, minute: u16) -> Moment {
-        Moment { day: super::day(day).unwrap() as u8, minute: hour * 60 + minute }
+        Moment { day: week::day(day).unwrap() as u8, minute: hour * 60 + minute }
     }
 
     #[test]
@@ -301,7 +276,7 @@ mod tests {
                 n => Rate::Bytes(NonZeroU64::new(n << 10).unwrap()),
             };
             let rules = rules.into_iter().filter(|(_, from, to, _)| from != to);
-            let rules = rules.map(|(days, from, to, n)| (Window { days, from, to }, rate(n))).collect();
+            let rules = rules.map(|(days, from, to, n)| (Window { days: Days(days), from, to }, rate(n))).collect();
             let limits = Limits { rules, otherwise: rate(last) };
             prop_assert_eq!(limits.to_string().parse(), Ok(limits));
         }

@@ -24,8 +24,10 @@ pub mod record;
 pub mod remote;
 pub mod role;
 pub mod rsync;
+pub mod schedule;
 mod server;
 pub mod sync;
+mod week;
 mod wire;
 pub mod worker;
 

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::limit::Limits;
 use super::peer::Rights;
 use super::remote::Address;
+use super::schedule::Schedule;
 
 /// A text that is no machine's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -243,6 +244,12 @@ pub struct Vector {
     pub priority: Priority,
     /// How much of the link it may take, and when.
     pub limits: Limits,
+    /// When it syncs by itself.
+    pub schedule: Schedule,
+    /// What the schedule's next time is counted from, in seconds since 1970: the beginning of the last sync that ended well, or
+    /// when the schedule was set. `None` where a sync is owed: it was asked for and has not ended well. Not kept up to date
+    /// while the schedule does not go by the clock.
+    pub counted: Option<u64>,
     /// It waits until somebody has it go on.
     pub paused: bool,
     /// The newest snapshot of which both ends were read and found the same; empty where none was.
@@ -253,6 +260,15 @@ impl Vector {
     /// What carries the data.
     pub fn mode(&self) -> Mode {
         if self.path.is_some() { Mode::Rsync } else { Mode::Zfs }
+    }
+
+    /// Its dataset on this machine; a relay has none.
+    pub fn here(&self) -> Option<&DatasetName> {
+        match self.direction {
+            Direction::Push => Some(&self.source),
+            Direction::Pull => Some(&self.target),
+            Direction::Relay => None,
+        }
     }
 
     /// Source and target: a dataset each, or the directory of the other machine.

@@ -12,6 +12,7 @@ use crate::vectors::digest::Scope;
 use crate::vectors::digest::kept::{self, DIGESTS};
 use crate::vectors::limit::Limits;
 use crate::vectors::record::Priority;
+use crate::vectors::schedule::Schedule;
 use crate::vectors::worker::{self, Said};
 
 impl Vectors {
@@ -37,8 +38,11 @@ impl Vectors {
             self.stop(number).await?;
         }
         self.changed(number, &["State"]).await;
-        if !paused {
-            self.ask(number);
+        // One that has times syncs if one has passed meanwhile, or a sync is owed.
+        match self.running(number)?.vector.schedule.is_timed() {
+            _ if paused => {}
+            true => self.take_turns(),
+            false => self.ask(number),
         }
         Ok(())
     }
@@ -161,14 +165,27 @@ impl Vectors {
         number: u64,
         priority: Option<Priority>,
         limits: Option<Limits>,
+        schedule: Option<Schedule>,
     ) -> Result<(), Failure> {
-        let before = self.running(number)?.vector;
-        let (priority, limits) = (priority.unwrap_or(before.priority), limits.unwrap_or(before.limits));
-        let kept = limits.clone();
-        self.store(move |_, store| store.configure(number, priority, &kept).map_err(|error| unusable(&error))).await?;
-        self.note(number, |running| (running.vector.priority, running.vector.limits) = (priority, limits));
-        self.changed(number, &["Priority", "Limits"]).await;
-        self.take_turns();
+        let set = move |running: &mut Running| {
+            priority.into_iter().for_each(|priority| running.vector.priority = priority);
+            limits.into_iter().for_each(|limits| running.vector.limits = limits);
+            schedule.into_iter().for_each(|schedule| running.reschedule(schedule));
+        };
+        let mut running = self.running(number)?;
+        let was_timed = running.vector.schedule.is_timed();
+        set.clone()(&mut running);
+        let kept = running.vector;
+        let is_timed = kept.schedule.is_timed();
+        self.store(move |_, store| store.configure(&kept).map_err(|error| unusable(&error))).await?;
+        self.note(number, set);
+        self.changed(number, &["Priority", "Limits", "When"]).await;
+        // Points that have come meanwhile go now.
+        if was_timed && !is_timed {
+            self.ask(number)
+        } else {
+            self.take_turns()
+        }
         Ok(())
     }
 
