@@ -15,7 +15,8 @@ use siris_agent::gate::{GateError, Patience, gate};
 use siris_agent::pools::import::import_pools;
 use siris_agent::pools::memory;
 use siris_api::{
-    BUS_NAME, DatasetProxy, ErrorCode, Health, ManagerProxy, PoolProxy, ROOT_PATH, UpgradeProxy, code_of, pool_path,
+    BUS_NAME, DatasetProxy, ErrorCode, Health, ManagerProxy, PoolProxy, ROOT_PATH, ReplicationProxy, UpgradeProxy,
+    VectorProxy, code_of, pool_path,
 };
 use siris_zfs::{DatasetName, Datasets, PoolState, Zfs};
 use zbus::fdo::ObjectManagerProxy;
@@ -419,4 +420,38 @@ async fn a_bundle_is_installed_from_a_descriptor_and_what_became_of_it_is_said()
     let options = HashMap::from([("now", Variant::from(true))]);
     let file = std::fs::File::open(&bundle).unwrap();
     assert_eq!(code(upgrade.install_fd(zbus::Fd::from(&file), options).await), Some(ErrorCode::OptionUnknown));
+}
+
+#[tokio::test]
+async fn a_vector_has_a_schedule_that_outlives_the_agent() {
+    let Some(builder) = Machine::prepare() else { return };
+    let agent = builder.boot(Authority::Fixed(true)).await;
+    let replication = ReplicationProxy::new(&agent.client).await.unwrap();
+    let machine = HashMap::from([
+        ("kind", "server".into()),
+        ("host", "127.0.0.1".into()),
+        ("host-key", "ssh-ed25519 AAAAC3Nz".into()),
+        ("prefix", "vault/old".into()),
+    ]);
+    replication.add_machine("vault", machine).await.unwrap();
+    let dataset = "tank/home/agents/0b2c7f3e-8a44-4f0e-9c57-1f1f2b1a6d55";
+    let vector = HashMap::from([("dataset", dataset.into()), ("machine", "vault".into())]);
+    let path = replication.add_vector(vector).await.unwrap();
+    let vector = VectorProxy::builder(&agent.client).path(path);
+    let vector = vector.cache_properties(CacheProperties::No).build().await.unwrap();
+    assert_eq!((vector.when().await.unwrap().as_str(), vector.next_at().await.unwrap()), ("points", 0));
+    let set = |words: &'static str| HashMap::from([("when", words.into())]);
+    for wrong in ["", "noon", "02:00 6h"] {
+        assert_eq!(code(vector.configure(set(wrong)).await), Some(ErrorCode::VectorRefused), "{wrong}");
+    }
+    vector.configure(set(" mon-sun/02:00  sat/12:00")).await.unwrap();
+    vector.configure(HashMap::from([("priority", 1u32.into())])).await.unwrap();
+    assert_eq!(vector.when().await.unwrap(), "02:00 sat/12:00");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    // A day has 25 hours where clocks leap back.
+    assert!((now..=now + 25 * 3600 + 60).contains(&vector.next_at().await.unwrap()));
+    let kept = siris_agent::store::Store::open(&agent.root).unwrap().vectors().unwrap();
+    assert_eq!((kept[0].schedule.to_string().as_str(), kept[0].priority.as_u32()), ("02:00 sat/12:00", 1));
+    vector.pause().await.unwrap();
+    assert_eq!(vector.next_at().await.unwrap(), 0);
 }
