@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use siris_zfs::{Datasets, Refusal, Snapshot};
+use siris_zfs::{DatasetName, Datasets, Refusal, Snapshot};
 
 use super::digest::{Amount, Scope};
 use super::end::{End, EndError, Local};
@@ -23,7 +23,7 @@ use super::role;
 use super::rsync::{Mirror, MirrorError, Way};
 use super::server::Server;
 use super::sync::{Pair, SyncError, Watch, sync};
-use super::travel::VectorRecord;
+use super::travel::{self, VectorRecord};
 use crate::identity::{IdentityError, ensure_device_id};
 use crate::observe;
 use crate::root::Root;
@@ -233,7 +233,9 @@ impl Begun {
 
     fn sync(&self, root: &Root, zfs: &dyn Datasets, teller: &mut Teller<'_>) -> Result<Snapshot, SyncError> {
         if self.vector.path.is_some() {
-            return patiently(teller, |teller| self.mirrored(root, zfs, |mirror| mirror.sync(teller)));
+            let synced = patiently(teller, |teller| self.mirrored(root, zfs, |mirror| mirror.sync(teller)))?;
+            travel::enter(zfs, self.here(), &self.pair.record).map_err(MirrorError::from)?;
+            return Ok(synced);
         }
         self.patiently(root, zfs, teller, |source, target, watch| sync(&self.pair, source, target, watch))
     }
@@ -267,11 +269,13 @@ impl Begun {
     ) -> Result<T, SyncError> {
         let Some(path) = &self.vector.path else { return Err(SyncError::Stuck) };
         let shell = ssh(root, &self.machine).map_err(MirrorError::from)?;
-        let (dataset, way) = match self.vector.direction {
-            Direction::Pull => (&self.pair.target, Way::Pull),
-            Direction::Push | Direction::Relay => (&self.pair.source, Way::Push),
-        };
-        work(&Mirror { id: self.pair.id, dataset, path, way, zfs, shell: &shell })
+        let way = if self.vector.direction == Direction::Pull { Way::Pull } else { Way::Push };
+        work(&Mirror { id: self.pair.id, dataset: self.here(), path, way, zfs, shell: &shell })
+    }
+
+    /// The dataset of this box, where the other end is a directory.
+    fn here(&self) -> &DatasetName {
+        if self.vector.direction == Direction::Pull { &self.pair.target } else { &self.pair.source }
     }
 
     fn with_ends<T>(
@@ -326,8 +330,7 @@ impl Begun {
     fn forget(&self, root: &Root, zfs: &dyn Datasets, here_only: bool) -> Result<(), SyncError> {
         let (pair, direction) = (&self.pair, self.vector.direction);
         if self.vector.path.is_some() {
-            let here = if direction == Direction::Pull { &pair.target } else { &pair.source };
-            return Mirror::forget(zfs, here, &pair.id).map_err(SyncError::Source);
+            return Mirror::forget(zfs, self.here(), &pair.id).map_err(SyncError::Source);
         }
         let (source, target) = self.ends(root, zfs)?;
         let of_source = || source.forget(&pair.source, &pair.id).map_err(SyncError::Source);

@@ -92,6 +92,9 @@ fn pushed(office: &Vm<'_>, node: &Vm<'_>, add: &str) -> Result<()> {
         .ok(&format!("[ $(du -k {copy}/sparse.img | cut -f1) -lt 1024 ] && [ $(stat -c %h {copy}/disk.img) = 2 ]"))?;
     let shown = office.guest.ok("sirisctl vector show 1")?;
     must_contain(&shown, "mode        rsync", "the vector")?;
+    let known =
+        format!("sirisctl dataset show {ASSET} | grep -qF \"primary: $(hostname):{} to node:{COPY}\"", source());
+    office.guest.eventually(SYNC, &known)?;
     must_contain(&shown, COPY, "the vector")?;
     must_contain(&shown, "behind      not at all", "the vector")?;
     let refused = office.guest.refused("sirisctl vector turn 1")?;
