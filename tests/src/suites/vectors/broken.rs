@@ -183,7 +183,8 @@ fn killed(bench: &Bench<'_>) -> Result<()> {
             if vm.guest.run(harm)?.status == Some(0) {
                 hits += 1;
             }
-            let rerun = "for try in 1 2 3 4 5; do sirisctl vector sync 1 && exit 0; sleep 2; done; exit 1";
+            // An agent that was killed is not there for a moment.
+            let rerun = "for try in $(seq 20); do sirisctl vector sync 1 && exit 0; sleep 2; done; exit 1";
             let done = office.guest.run_for(SYNC, rerun, b"")?;
             ensure!(done.status == Some(0), "round {round}, {wait} s, {harm}: {done}");
         }
