@@ -13,7 +13,7 @@ use super::VectorId;
 use super::digest::{Amount, Scope};
 use super::end::{End, EndError, Local};
 use super::travel::{self, VectorRecord};
-use super::wire::{Answer, Fault, Mark, Request, ViewText, entries_out, parse};
+use super::wire::{Answer, Fault, Mark, Request, entries_out, parse};
 use crate::root::Root;
 
 /// Bytes of a stream that are on their way at once.
@@ -119,7 +119,7 @@ impl Session<'_> {
         match request {
             Request::Look { dataset } => {
                 let view = end.look(&self.below(&dataset)?)?;
-                return Ok(Answer::View(view.as_ref().map(ViewText::from)));
+                return Ok(Answer::View(view.as_ref().map(|view| Box::new(view.into()))));
             }
             Request::Pin(Mark { dataset, vector, guid }) => {
                 end.pin(&self.below(&dataset)?, &self.vector(&vector)?, siris_zfs::Guid::new(guid))?;

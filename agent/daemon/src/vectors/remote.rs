@@ -185,7 +185,7 @@ pub(super) fn unreachable(error: CmdError) -> EndError {
 impl End for Remote {
     fn look(&self, dataset: &DatasetName) -> Result<Option<View>, EndError> {
         match self.ask(&Request::Look { dataset: dataset.to_string() }, &mut io::empty())? {
-            Answer::View(view) => Ok(view.map(TryInto::try_into).transpose()?),
+            Answer::View(view) => Ok(view.map(|view| (*view).try_into()).transpose()?),
             _ => Err(EndError::Answer(serde::de::Error::custom("no view"))),
         }
     }

@@ -137,7 +137,7 @@ pub(super) enum Answer {
     Done,
     /// Bytes.
     Size(u64),
-    View(Option<ViewText>),
+    View(Option<Box<ViewText>>),
     /// Paths in hexadecimal digits (a path may be any bytes), and their digests.
     Digests(Vec<(String, String)>),
     /// Such digests, and how many bytes were read for them, of how many.

@@ -322,7 +322,7 @@ impl Wired<'_> {
 impl End for Wired<'_> {
     fn look(&self, dataset: &DatasetName) -> Result<Option<View>, EndError> {
         match self.ask(&Request::Look { dataset: dataset.to_string() }, &mut io::empty())? {
-            Answer::View(view) => Ok(view.map(TryInto::try_into).transpose()?),
+            Answer::View(view) => Ok(view.map(|view| (*view).try_into()).transpose()?),
             other => panic!("{other:?}"),
         }
     }
