@@ -57,11 +57,13 @@ impl Pair<'_> {
 
     /// Seconds of a command of the shell's.
     fn timed(&self, what: &str, command: &str) -> Result<f64> {
-        eprintln!("bench: {what}");
+        eprintln!("bench: {what} ...");
         let said = self.office(&format!("timed {command}")).with_context(|| what.to_owned())?;
         let took = said.lines().rev().find_map(|line| line.strip_prefix("TOOK ")?.split_once(' '));
         let (end, begin) = took.with_context(|| format!("{what}: {said}"))?;
-        Ok(end.parse::<f64>()? - begin.parse::<f64>()?)
+        let seconds = end.parse::<f64>()? - begin.parse::<f64>()?;
+        eprintln!("bench: {what}: {seconds:.1} s");
+        Ok(seconds)
     }
 }
 
@@ -93,10 +95,13 @@ pub fn measure(checkout: &Path, lab: &Lab) -> Result<Vec<Row>> {
     on(&pair.two.vault, &format!("echo '{key}' >> /var/lib/siris/peers/authorized_keys; zfs create vault/plain"))?;
     ensure!(pair.office("plain true; syncoid --version")?.contains("syncoid"), "syncoid does not run");
 
-    let mut rows = throughput(&pair)?;
-    rows.push(tiny(&pair)?);
-    rows.push(each(&pair)?);
-    rows.extend(listing(&pair)?);
+    let mut rows = Vec::new();
+    // Told as they come: a later part that fails takes none of them along.
+    for part in [throughput, tiny, each, listing] {
+        let measured = part(&pair)?;
+        measured.iter().for_each(|Row { what, ours, beside }| eprintln!("bench: {what}: {ours}; {beside}"));
+        rows.extend(measured);
+    }
     Ok(rows)
 }
 
@@ -144,7 +149,7 @@ fn throughput(pair: &Pair<'_>) -> Result<Vec<Row>> {
 }
 
 /// Many snapshots that hold next to nothing.
-fn tiny(pair: &Pair<'_>) -> Result<Row> {
+fn tiny(pair: &Pair<'_>) -> Result<Vec<Row>> {
     let dataset = source();
     pair.office(&format!(
         "sirisctl vector pause 1; dir=$(zfs get -Ho value mountpoint {dataset}); now=$(date +%s)
@@ -156,15 +161,15 @@ fn tiny(pair: &Pair<'_>) -> Result<Row> {
     let count = |dataset: &str| on(&pair.two.vault, &format!("zfs list -Hpd1 -t snapshot -o name {dataset} | wc -l"));
     let counts = (count(&format!("vault/home/agents/{ASSET}"))?, count("vault/plain/syncoid")?);
     ensure!(counts.0 == counts.1, "ours has {} snapshots, syncoid's {}", counts.0, counts.1);
-    Ok(Row {
+    Ok(vec![Row {
         what: format!("replicating {TINY} tiny snapshots"),
         ours: format!("{ours:.1} s"),
         beside: format!("syncoid {syncoid:.1} s: {:.2}x, goal 0.5x", ours / syncoid),
-    })
+    }])
 }
 
 /// One tiny snapshot at a time, as they come: what a sync costs beside its bytes.
-fn each(pair: &Pair<'_>) -> Result<Row> {
+fn each(pair: &Pair<'_>) -> Result<Vec<Row>> {
     let dataset = source();
     let rounds = |sync: &str| {
         format!(
@@ -178,11 +183,11 @@ fn each(pair: &Pair<'_>) -> Result<Row> {
     pair.office(&format!("timed syncoid {dataset} {remote}"))?;
     let syncoid = pair.timed("syncoid, one for each snapshot", &rounds(&format!("syncoid {dataset} {remote}")))?;
     let one = |seconds: f64| format!("{:.2} s", seconds / SYNCS as f64);
-    Ok(Row {
+    Ok(vec![Row {
         what: "a sync of one tiny snapshot".to_owned(),
         ours: one(ours),
         beside: format!("syncoid {}: {:.2}x, goal 0.5x", one(syncoid), ours / syncoid),
-    })
+    }])
 }
 
 /// A long list, over the bus.
