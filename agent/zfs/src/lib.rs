@@ -15,9 +15,9 @@ mod status_json;
 mod types;
 
 pub use dataset::{
-    ASSET_ID, ASSET_NAME, Base, Bookmark, Content, Dataset, Datasets, Guid, Hold, Kind, Label, LabelError, LineError,
-    ModelDatasets, Newest, Notes, PRIMARY, Refusal, Resume, RunsZfs, Sending, Snapshot, SnapshotName,
-    SnapshotNameError, Stands, Stream, VECTORS,
+    ASSET_ID, ASSET_NAME, Base, Bookmark, Content, Dataset, Datasets, FETCHED_BY, Guid, Hold, Kind, Label, LabelError,
+    LineError, ModelDatasets, Newest, Notes, PRIMARY, RETENTION, Refusal, Resume, RunsZfs, Sending, Snapshot,
+    SnapshotName, SnapshotNameError, Stands, Stream, VECTORS,
 };
 pub use import_text::ImportTextError;
 pub use model::{Model, ModelPool};

@@ -28,8 +28,6 @@ pub struct ResumeToken {
     pub to: u64,
     /// Guid of the snapshot that the stream began from.
     pub from: Option<u64>,
-    /// The name that snapshot had on the sender, `POOL/DATASET@NAME`: it is looked for by it.
-    pub name: Option<String>,
     /// Bytes of the stream that came before.
     pub bytes: u64,
 }
@@ -54,11 +52,7 @@ fn read(text: &str) -> Option<ResumeToken> {
         Some(Value::Number(number)) => Some(*number),
         _ => None,
     };
-    let name = match list.find("toname") {
-        Some(Value::Text(name)) => Some(name.to_string()),
-        _ => None,
-    };
-    Some(ResumeToken { to: number("toguid")?, from: number("fromguid"), name, bytes: number("bytes")? })
+    Some(ResumeToken { to: number("toguid")?, from: number("fromguid"), bytes: number("bytes")? })
 }
 
 fn bytes(digits: &str) -> Option<Vec<u8>> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use siris_api::{DATASET_ACTION, ErrorCode, HoldRow, PruneRow, SnapshotRow};
-use siris_zfs::{DatasetName, Datasets, Guid, Hold, Refusal, Snapshot, ZfsError};
+use siris_zfs::{Dataset, DatasetName, Datasets, Guid, Hold, Refusal, Snapshot, ZfsError};
 use zbus::message::Header;
 use zbus::{Connection, fdo};
 
@@ -46,6 +46,17 @@ impl DatasetObject {
     fn dataset(&self) -> Result<AssetDataset, Failure> {
         let gone = || Failure::new(ErrorCode::DatasetNotFound, format!("dataset {} is not there any more", self.guid));
         self.agent.dataset(self.guid).ok_or_else(gone)
+    }
+}
+
+/// The dataset that somebody means: by its name, or its asset's UUID or number.
+pub(super) fn find(agent: &Agent, name: &str) -> Result<Dataset, Failure> {
+    let failed = |text: String| Failure::new(ErrorCode::DatasetNotFound, text);
+    let mut found = agent.shown().datasets.into_values().filter(|one| one.is(name)).map(|one| one.dataset);
+    let first = found.next().ok_or_else(|| failed(format!("no asset's dataset is named \"{name}\"")))?;
+    match found.next() {
+        None => Ok(first),
+        Some(other) => Err(failed(format!("\"{name}\" is {} and {}: give the dataset's name", first.name, other.name))),
     }
 }
 
@@ -317,7 +328,7 @@ impl DatasetObject {
         };
         self.authority.check(connection, &call, DATASET_ACTION).await?;
         let (agent, name) = (self.agent.clone(), self.dataset()?.dataset.name);
-        let properties = siris_zfs::UserProperties::from([(prune::POLICY.to_owned(), kept)]);
+        let properties = siris_zfs::UserProperties::from([(siris_zfs::RETENTION.to_owned(), kept)]);
         let set = off_the_bus(move || agent.zfs.set_user_properties(&name, &properties)).await?;
         set.map_err(|error| unreadable(&error))
     }

@@ -11,6 +11,7 @@ use zbus::message::Header;
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant};
 
 use crate::agent::Agent;
+use crate::bus::dataset::find;
 use crate::bus::dataset::off_the_bus;
 use crate::bus::options::{Options, flag, only};
 use crate::bus::publish::{expected, reasons};
@@ -170,15 +171,7 @@ impl ManagerObject {
 
     #[zbus(out_args("dataset"))]
     async fn find_dataset(&self, name: &str) -> Result<OwnedObjectPath, Failure> {
-        let datasets = self.agent.shown().datasets;
-        let mut found = datasets.values().filter(|dataset| dataset.is(name));
-        let absent = || Failure::new(ErrorCode::DatasetNotFound, format!("no asset's dataset is named \"{name}\""));
-        let guid = found.next().ok_or_else(absent)?.dataset.guid;
-        if let Some(other) = found.next() {
-            let text =
-                format!("\"{name}\" is on more than one pool ({} too): give the dataset's name", other.dataset.name);
-            return Err(Failure::new(ErrorCode::DatasetNotFound, text));
-        }
+        let guid = find(&self.agent, name)?.guid;
         OwnedObjectPath::try_from(dataset_path(guid.as_u64()))
             .map_err(|e| Failure::new(ErrorCode::Internal, e.to_string()))
     }

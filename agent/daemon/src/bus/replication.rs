@@ -10,6 +10,7 @@ use zbus::object_server::SignalEmitter;
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant};
 
 use crate::agent::Agent;
+use crate::bus::dataset::find;
 use crate::bus::options::{Options, flag, number, only, text};
 use crate::bus::vectors::{AT_ONCE_MAX, Vectors, unusable};
 use crate::bus::{Authority, Failure};
@@ -386,11 +387,8 @@ impl ReplicationObject {
 impl ReplicationObject {
     /// The dataset of that name, or of the asset with that UUID or number. One that is to be received need not be there yet.
     fn dataset(&self, asked: &str) -> Result<DatasetName, Failure> {
-        let known = self.agent.shown().datasets;
         if asked.parse::<Uuid>().is_ok() || asked.parse::<AssetId>().is_ok() {
-            let found = known.values().find(|dataset| dataset.is(asked));
-            let missing = || Failure::new(ErrorCode::DatasetNotFound, format!("there is no dataset of asset {asked}"));
-            return Ok(found.ok_or_else(missing)?.dataset.name.clone());
+            return Ok(find(&self.agent, asked)?.name);
         }
         let name: DatasetName =
             asked.parse().map_err(|error| Failure::new(ErrorCode::VectorRefused, format!("dataset: {error}")))?;

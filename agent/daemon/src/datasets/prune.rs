@@ -6,16 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::slice;
 
-use siris_zfs::{DatasetName, Datasets, Guid, Label, Refusal, Snapshot, ZfsError};
+use siris_zfs::{DatasetName, Datasets, Guid, Label, RETENTION, Refusal, Snapshot, ZfsError};
 
 use super::retention::{Decision, Need, Policy, PolicyError, Why, decide};
 use crate::vectors::VectorId;
 use crate::vectors::end::{End, EndError, Local};
 use crate::vectors::needs::{Side, needs};
 use crate::vectors::plan::View;
-
-/// The user property that holds a dataset's policy; it is inherited.
-pub const POLICY: &str = "org.siris:retention";
 
 /// How many snapshots one command destroys, or is asked about: their names are its arguments.
 pub(super) const AT_ONCE: usize = 500;
@@ -97,7 +94,7 @@ fn guid(view: &View, label: &Label) -> Option<Guid> {
 /// # Errors
 /// When ZFS cannot be asked, or what stands there is no policy.
 pub fn policy(zfs: &dyn Datasets, dataset: &DatasetName) -> Result<Option<Policy>, PruneError> {
-    let Some(text) = zfs.property(dataset, POLICY)? else { return Ok(None) };
+    let Some(text) = zfs.property(dataset, RETENTION)? else { return Ok(None) };
     Ok(Some(text.parse()?))
 }
 
@@ -130,7 +127,7 @@ pub enum PruneError {
     #[error(transparent)]
     End(#[from] EndError),
     /// The property holds something else.
-    #[error("the property {POLICY} cannot be read")]
+    #[error("the property {RETENTION} cannot be read")]
     Policy(#[from] PolicyError),
 }
 

@@ -6,11 +6,10 @@
 //! ZFS has no call for it: a clone of the common snapshot is promoted, which gives it that snapshot and all older ones, holds and
 //! guids as they are; then the two swap names. Wherever that ends, beginning again finishes it.
 
-use siris_zfs::{DatasetName, Datasets, Label, SnapshotName, UserProperties, ZfsError};
+use siris_zfs::{DatasetName, Datasets, FETCHED_BY, Label, SnapshotName, UserProperties, ZfsError};
 
 use super::VectorId;
 use super::end::release;
-use super::rsync::FETCHED_BY;
 
 /// What the clone is named until it takes the dataset's name.
 const CLONE: &str = "back";

@@ -161,7 +161,7 @@ impl Session<'_> {
             }
             Request::Tell { dataset, notes } => {
                 self.may(self.rights.may_receive, "have streams received")?;
-                let (dataset, notes) = (self.below(&dataset)?, notes.into());
+                let dataset = self.below(&dataset)?;
                 self.are_sound(&notes)?;
                 self.is_no_primary(&dataset)?;
                 end.tell(&dataset, &notes)?;

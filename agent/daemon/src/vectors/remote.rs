@@ -207,7 +207,7 @@ impl End for Remote {
     }
 
     fn tell(&self, dataset: &DatasetName, notes: &Notes) -> Result<(), EndError> {
-        self.done(&Request::Tell { dataset: dataset.to_string(), notes: notes.into() })
+        self.done(&Request::Tell { dataset: dataset.to_string(), notes: notes.clone() })
     }
 
     fn send(&self, dataset: &DatasetName, stream: &Stream) -> Result<Box<dyn Sending>, EndError> {

@@ -4,12 +4,11 @@
 //! written to, what it has is sent, and only then is the new one written to. Never: leaves two that are written to, unless a
 //! person takes over from a machine that is gone.
 
-use siris_zfs::{DatasetName, Datasets, Guid, PRIMARY};
+use siris_zfs::{DatasetName, Datasets, FETCHED_BY, Guid, PRIMARY};
 
 use super::VectorId;
 use super::end::{End, EndError, NOT_NEWEST};
 use super::plan::Obstacle;
-use super::rsync::FETCHED_BY;
 use super::sync::{Pair, SyncError, Watch, sync};
 use crate::datasets::take_point;
 

@@ -173,7 +173,10 @@ pub fn are_sound(notes: &Notes) -> bool {
 /// # Errors
 /// When there is no such dataset, or ZFS refuses.
 pub fn keep(zfs: &dyn Datasets, dataset: &DatasetName, notes: &Notes) -> Result<(), ZfsError> {
-    let now = zfs.dataset(dataset)?.map(|found| found.notes).unwrap_or_default();
+    change(zfs, dataset, &zfs.dataset(dataset)?.map(|found| found.notes).unwrap_or_default(), notes)
+}
+
+fn change(zfs: &dyn Datasets, dataset: &DatasetName, now: &Notes, notes: &Notes) -> Result<(), ZfsError> {
     for ((name, value), (_, before)) in notes.properties().into_iter().zip(now.properties()) {
         if value != before {
             zfs.set_property(dataset, name, value)?;
@@ -189,7 +192,7 @@ pub fn keep(zfs: &dyn Datasets, dataset: &DatasetName, notes: &Notes) -> Result<
 pub fn enter(zfs: &dyn Datasets, dataset: &DatasetName, own: &VectorRecord) -> Result<(), ZfsError> {
     let now = zfs.dataset(dataset)?.map(|found| found.notes).unwrap_or_default();
     match Records::of(&now) {
-        Ok(records) => keep(zfs, dataset, &Notes { vectors: records.with(own).text(), ..now }),
+        Ok(records) => change(zfs, dataset, &now, &Notes { vectors: records.with(own).text(), ..now.clone() }),
         Err(error) => {
             eprintln!("{dataset}: {error}");
             Ok(())
@@ -203,7 +206,7 @@ pub fn enter(zfs: &dyn Datasets, dataset: &DatasetName, own: &VectorRecord) -> R
 /// As [`keep`].
 pub fn remove(zfs: &dyn Datasets, dataset: &DatasetName, notes: &Notes, id: &VectorId) -> Result<(), ZfsError> {
     match Records::of(notes).ok().and_then(|records| records.without(id)) {
-        Some(left) => keep(zfs, dataset, &Notes { vectors: left.text(), ..notes.clone() }),
+        Some(left) => change(zfs, dataset, notes, &Notes { vectors: left.text(), ..notes.clone() }),
         None => Ok(()),
     }
 }

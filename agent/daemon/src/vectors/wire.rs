@@ -71,33 +71,10 @@ pub(super) enum Request {
     /// Keeps with a replica what its source has of the asset and its vectors.
     Tell {
         dataset: String,
-        notes: NotesText,
+        notes: Notes,
     },
     /// The snapshot is to be the newest one.
     TakeOver(Mark),
-}
-
-/// [`Notes`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub(super) struct NotesText {
-    asset_id: Option<String>,
-    asset_name: Option<String>,
-    vectors: Option<String>,
-}
-
-impl From<&Notes> for NotesText {
-    fn from(notes: &Notes) -> Self {
-        let Notes { asset_id, asset_name, vectors } = notes.clone();
-        NotesText { asset_id, asset_name, vectors }
-    }
-}
-
-impl From<NotesText> for Notes {
-    fn from(text: NotesText) -> Self {
-        let NotesText { asset_id, asset_name, vectors } = text;
-        Notes { asset_id, asset_name, vectors }
-    }
 }
 
 /// A snapshot that a vector marks.
@@ -180,7 +157,7 @@ pub(super) struct ViewText {
     #[serde(default)]
     has_children: bool,
     #[serde(default)]
-    notes: NotesText,
+    notes: Notes,
     /// Name, guid and transaction group.
     snapshots: Vec<(String, u64, u64)>,
     bookmarks: Vec<(String, u64, u64)>,
@@ -206,7 +183,7 @@ impl From<&View> for ViewText {
             stands: stands.map(|stands| (stands.to.as_u64(), stands.from.map(Guid::as_u64))),
             primary: *primary,
             has_children: *has_children,
-            notes: notes.into(),
+            notes: notes.clone(),
             snapshots: view.snapshots.iter().map(|s| (s.label.to_string(), s.guid.as_u64(), s.createtxg)).collect(),
             bookmarks: view.bookmarks.iter().map(|b| (b.label.to_string(), b.guid.as_u64(), b.createtxg)).collect(),
         }
@@ -235,7 +212,7 @@ impl TryFrom<ViewText> for View {
                 resume: text.token.map(|token| Resume { token, stands }),
                 primary: text.primary,
                 has_children: text.has_children,
-                notes: text.notes.into(),
+                notes: text.notes,
             },
             origin: text.origin_guid.map(Guid::new),
             snapshots: text.snapshots.iter().map(snapshot).collect::<Result<_, _>>()?,

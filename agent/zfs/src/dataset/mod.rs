@@ -18,8 +18,8 @@ pub use model::{Content, ModelDatasets};
 pub use real::RunsZfs;
 pub use refusal::Refusal;
 pub use types::{
-    ASSET_ID, ASSET_NAME, Bookmark, Dataset, Guid, Hold, Kind, Label, LabelError, Newest, Notes, PRIMARY, Resume,
-    Snapshot, SnapshotName, SnapshotNameError, Stands, VECTORS,
+    ASSET_ID, ASSET_NAME, Bookmark, Dataset, FETCHED_BY, Guid, Hold, Kind, Label, LabelError, Newest, Notes, PRIMARY,
+    RETENTION, Resume, Snapshot, SnapshotName, SnapshotNameError, Stands, VECTORS,
 };
 
 use crate::types::{DatasetName, PoolName};

@@ -10,7 +10,8 @@ use siris_host::cmd::{Cmd, CmdError, Running, Tool};
 
 use super::lines;
 use super::types::{
-    ASSET_ID, ASSET_NAME, Bookmark, Dataset, Guid, Hold, Label, Newest, PRIMARY, Snapshot, SnapshotName, VECTORS,
+    ASSET_ID, ASSET_NAME, Bookmark, Dataset, FETCHED_BY, Guid, Hold, Label, Newest, PRIMARY, RETENTION, Snapshot,
+    SnapshotName, VECTORS,
 };
 use super::{Base, Datasets, Refusal, Sending, Stream};
 use crate::types::{DatasetName, PoolName};
@@ -20,8 +21,8 @@ use crate::{OpenZfs, UserProperties, ZfsError};
 const BUFFER: usize = 256 << 10;
 
 /// Properties that a stream which brings some has no say in: where a replica is seen and who may, and what SIRIS keeps with it.
-const NOT_FROM_STREAMS: [&str; 9] =
-    ["mountpoint", "canmount", "sharenfs", "sharesmb", PRIMARY, ASSET_ID, ASSET_NAME, VECTORS, "org.siris:retention"];
+const NOT_FROM_STREAMS: [&str; 10] =
+    ["mountpoint", "canmount", "sharenfs", "sharesmb", PRIMARY, ASSET_ID, ASSET_NAME, VECTORS, RETENTION, FETCHED_BY];
 
 /// Who runs the `zfs` tool, and where.
 pub trait RunsZfs: Send + Sync + std::fmt::Debug {

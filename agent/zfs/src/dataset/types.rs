@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::types::DatasetName;
 
 /// The guid of a dataset, a snapshot or a bookmark: what stays the same when it is renamed, sent and received.
@@ -163,8 +165,14 @@ pub const ASSET_NAME: &str = "org.siris:asset-name";
 /// The user property with the records of the vectors that have to do with a dataset.
 pub const VECTORS: &str = "org.siris:vectors";
 
+/// The user property with a dataset's retention policy.
+pub const RETENTION: &str = "org.siris:retention";
+/// The user property that says which vector fetches into a dataset with rsync.
+pub const FETCHED_BY: &str = "org.siris:fetched-by";
+
 /// What is kept with a dataset of its asset and vectors, as the user properties have it. `None` where there is none.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Notes {
     /// What [`ASSET_ID`] says.
     pub asset_id: Option<String>,

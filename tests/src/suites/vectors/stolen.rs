@@ -66,13 +66,13 @@ pub(super) fn smuggled(two: &Two<'_>) -> Result<()> {
     let dataset = format!("vault/home/agents/{SMUGGLED}");
     let request = format!("{{\"receive\":{{\"dataset\":\"{dataset}\"}}}}");
     let sent = format!(
-        "zfs create -o mountpoint=/etc/smuggled -o org.siris:primary=on -o org.siris:retention=all=1h tank/smuggled \
+        "zfs create -o mountpoint=/etc/smuggled -o org.siris:primary=on -o org.siris:retention=all=1h -o org.siris:fetched-by=x tank/smuggled \
          && zfs set org.siris:asset-name=\"$(printf 'a\\tb\\nc')\" tank/smuggled && zfs snapshot tank/smuggled@1 \
          && zfs send -p tank/smuggled@1 | {} root@127.0.0.1 '{request}' && zfs destroy -r tank/smuggled",
         ssh()
     );
     must_contain(&office.guest.ok(&sent)?, "done", "a stream that brings properties")?;
-    let names = "mountpoint,org.siris:primary,org.siris:retention,org.siris:asset-name";
+    let names = "mountpoint,org.siris:primary,org.siris:retention,org.siris:fetched-by,org.siris:asset-name";
     let came = vault.guest.ok(&format!("zfs get -Hpo property,value,source {names} {dataset}"))?;
     for bad in ["/etc", "received", "local"] {
         ensure!(!came.contains(bad), "what came along with a stream: {came}");

@@ -123,7 +123,7 @@ fn one_point_goes_and_the_others_stay() {
 fn no_policy_and_no_clock_keeps_a_point_that_was_named() {
     let zfs = with(&["99999999999", "1"]);
     let policy = Policy { all: u64::MAX, ..Policy::default() };
-    zfs.set_property(&name(X), prune::POLICY, Some(&policy.to_string())).unwrap();
+    zfs.set_property(&name(X), siris_zfs::RETENTION, Some(&policy.to_string())).unwrap();
     destroy(&zfs, &name(X), "99999999999", &nobody, false).unwrap();
     assert_eq!(labels(&zfs, X), ["1"]);
 }

@@ -15,7 +15,7 @@ mod tests;
 use std::io;
 use std::path::Path;
 
-use siris_zfs::{DatasetName, Datasets, Guid, Snapshot, SnapshotName, ZfsError};
+use siris_zfs::{DatasetName, Datasets, FETCHED_BY, Guid, Snapshot, SnapshotName, ZfsError};
 
 use super::VectorId;
 use super::end::{End, EndError, Local};
@@ -32,8 +32,6 @@ pub use error::MirrorError;
 
 /// What runs on the other machine.
 const THERE: &str = include_str!("there.sh");
-/// The user property of a dataset that names the vector which fetches into it.
-pub(super) const FETCHED_BY: &str = "org.siris:fetched-by";
 /// What it says behind the vector when that has come to its end.
 const WHOLE: &str = "whole";
 

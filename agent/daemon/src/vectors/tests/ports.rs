@@ -346,7 +346,7 @@ impl End for Wired<'_> {
     }
 
     fn tell(&self, dataset: &DatasetName, notes: &Notes) -> Result<(), EndError> {
-        let request = Request::Tell { dataset: dataset.to_string(), notes: notes.into() };
+        let request = Request::Tell { dataset: dataset.to_string(), notes: notes.clone() };
         self.ask(&request, &mut io::empty()).map(drop)
     }
 
