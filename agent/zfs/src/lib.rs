@@ -67,6 +67,16 @@ pub enum ZfsError {
         #[source]
         source: siris_host::cmd::CmdError,
     },
+    /// A stream was not received, or not to its end.
+    #[error("{dataset} does not receive it ({}): {what}", .why.code())]
+    NotReceived {
+        /// The dataset.
+        dataset: DatasetName,
+        /// Why.
+        why: Refusal,
+        /// In words.
+        what: String,
+    },
     /// A stream's other end failed.
     #[error("the stream broke off")]
     Stream(#[source] std::io::Error),
@@ -98,7 +108,7 @@ impl ZfsError {
             ZfsError::ReadJson { .. } | ZfsError::ReadImportable(_) | ZfsError::ReadLines { .. } => {
                 "zfs-output-unknown"
             }
-            ZfsError::Refused { why, .. } => why.code(),
+            ZfsError::Refused { why, .. } | ZfsError::NotReceived { why, .. } => why.code(),
             ZfsError::Stream(_) => "zfs-stream-incomplete",
             ZfsError::Show { .. } => "snapshot-unreadable",
             ZfsError::ChangedMeanwhile => "zfs-changed-meanwhile",

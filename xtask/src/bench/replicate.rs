@@ -39,7 +39,7 @@ const FUNCTIONS: &str = "peers=/run/peers/root
 plain() { ssh -F none -i /run/plain -p 2222 -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null \\
     -o LogLevel=ERROR root@127.0.0.1 \"$@\"; }
 syncoid() {
-    lib=; for dir in usr/lib/x86_64-linux-gnu/perl-base usr/lib/x86_64-linux-gnu/perl/5.* usr/share/perl/5.* usr/share/perl5 \\
+    local lib= dir found; for dir in usr/lib/x86_64-linux-gnu/perl-base usr/lib/x86_64-linux-gnu/perl/5.* usr/share/perl/5.* usr/share/perl5 \\
         usr/lib/x86_64-linux-gnu/perl5/5.*; do for found in $peers/$dir; do lib=$lib:$found; done; done
     PERL5LIB=${lib#:} PATH=$PATH:$peers/usr/bin $peers/usr/bin/perl $peers/usr/sbin/syncoid --no-sync-snap --sshport=2222 \\
         --sshkey=/run/plain --sshoption=StrictHostKeyChecking=no --sshoption=UserKnownHostsFile=/dev/null --quiet \"$@\"; }
@@ -126,9 +126,9 @@ fn throughput(pair: &Pair<'_>) -> Result<Vec<Row>> {
     ))?;
     let point = pair.office(&format!("zfs list -Hpd1 -t snapshot -o name {dataset} | tail -1"))?;
     // Once for nothing: what is sent is in memory then.
-    pair.office(&format!("zfs send -Lec {point} > /dev/null"))?;
+    pair.office(&format!("zfs send -Lc {point} > /dev/null"))?;
     let plain = |name: &str| {
-        let stream = format!("zfs send -Lec {point} | plain zfs receive -u vault/plain/{name}");
+        let stream = format!("zfs send -Lc {point} | plain zfs receive -u vault/plain/{name}");
         pair.timed("zfs send | ssh zfs receive", &format!("eval 'set -o pipefail; {stream}'"))
     };
     // Before and after ours: machines get slower and faster.

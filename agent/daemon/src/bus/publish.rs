@@ -190,7 +190,8 @@ impl Publisher {
         let newer =
             changes.changed.iter().filter(|(old, new)| old.newest != new.newest).map(|(_, new)| new.dataset.guid);
         let newer = changes.added.iter().copied().chain(newer).filter_map(|guid| self.agent.dataset(guid));
-        self.vectors.wake(&newer.map(|found| found.dataset.name).collect::<Vec<_>>());
+        let newer = newer.map(|found| (found.dataset.name, found.newest.map(|newest| newest.snapshot.guid)));
+        self.vectors.wake(&newer.collect());
         self.vectors.take_turns();
         let server = self.connection.object_server();
         for guid in changes.removed {

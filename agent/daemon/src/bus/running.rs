@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use jiff::Zoned;
+use siris_zfs::Guid;
 
 use crate::vectors::limit::{Moment, Rate};
 use crate::vectors::record::{Direction, Vector};
@@ -34,6 +35,8 @@ pub(super) struct Running {
     pub(super) busy: bool,
     /// Asked for while it was syncing or busy.
     pub(super) again: bool,
+    /// The newest snapshot of its source that was seen while it was syncing.
+    seen: Option<Guid>,
     /// In which order they began to wait.
     pub(super) turn: u64,
     /// When the sync under way began, or the schedule was set since.
@@ -44,6 +47,8 @@ pub(super) struct Running {
     pub(super) rate: u64,
     pub(super) remaining: u64,
     pub(super) base: String,
+    /// The base's guid, as of the last sync that this agent has seen.
+    pub(super) base_guid: Option<Guid>,
     pub(super) synced_at: u64,
 }
 
@@ -57,6 +62,7 @@ impl Running {
             state: State::Idle,
             busy: false,
             again: false,
+            seen: None,
             turn: 0,
             begun: Instant::now(),
             last_error: String::new(),
@@ -65,8 +71,27 @@ impl Running {
             rate: 0,
             remaining: 0,
             base: String::new(),
+            base_guid: None,
             synced_at: 0,
         }
+    }
+
+    /// Its source has this snapshot as its newest one: whether it is to be asked for a sync because of that. One that is syncing
+    /// may send it yet; see [`Running::wants_another`].
+    pub(super) fn sees(&mut self, newest: Option<Guid>) -> bool {
+        match self.state {
+            State::Syncing if !self.busy && newest.is_some() => {
+                self.seen = newest;
+                false
+            }
+            State::Idle => newest.is_none() || newest != self.base_guid,
+            _ => true,
+        }
+    }
+
+    /// A sync has ended, and something was left to another one.
+    pub(super) fn wants_another(&self) -> bool {
+        self.again || self.seen.is_some() && self.seen != self.base_guid
     }
 
     /// Its schedule says that it is to sync, and nothing speaks against it.
@@ -94,7 +119,8 @@ impl Running {
 
     /// Has it sync.
     pub(super) fn begin(&mut self) {
-        (self.state, self.again, self.sent, self.begun) = (State::Syncing, false, 0, Instant::now());
+        (self.state, self.again, self.seen, self.sent) = (State::Syncing, false, None, 0);
+        self.begun = Instant::now();
     }
 
     /// When that was, by the clock as it is now, in seconds since 1970.
@@ -183,6 +209,25 @@ mod tests {
         }
         running.vector.paused = true;
         assert_eq!(running.state(), "paused");
+    }
+
+    #[test]
+    fn a_snapshot_that_was_just_sent_is_no_reason_to_sync() {
+        let [old, new] = [1, 2].map(|guid| Some(Guid::new(guid)));
+        let mut running = Running::new(vector("vault", "x"));
+        assert!(running.sees(old) && running.sees(None), "nobody knows what there was before");
+        running.begin();
+        assert!(!running.sees(old) && running.wants_another(), "it may have looked before");
+        (running.state, running.base_guid) = (State::Idle, old);
+        assert!(!running.wants_another() && !running.sees(old) && running.sees(new));
+        running.begin();
+        assert!(!running.sees(old) && !running.sees(new));
+        running.state = State::Failed;
+        assert!(running.wants_another() && running.sees(old));
+        running.begin();
+        running.again = true;
+        (running.state, running.base_guid) = (State::Idle, new);
+        assert!(running.wants_another(), "somebody asked");
     }
 
     #[test]

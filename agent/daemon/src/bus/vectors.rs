@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use jiff::Zoned;
 use siris_api::{ErrorCode, VECTOR_INTERFACE, vector_path};
-use siris_zfs::DatasetName;
+use siris_zfs::{DatasetName, Guid};
 use tokio::sync::mpsc;
 use zbus::fdo::Properties;
 use zbus::names::InterfaceName;
@@ -129,12 +129,16 @@ impl Vectors {
         vector_path(&vector.id(self.agent.device_id).to_string())
     }
 
-    /// Has the vectors that send one of these datasets sync, but for those that have a time for it.
-    pub fn wake(&self, changed: &[DatasetName]) {
-        let sends = |Running { vector, .. }: &Running| {
-            vector.direction == Direction::Push && !vector.schedule.is_timed() && changed.contains(&vector.source)
+    /// Has the vectors that send one of these datasets sync, but for those that have a time for it, or have just sent its newest
+    /// snapshot.
+    pub fn wake(&self, newest: &BTreeMap<DatasetName, Option<Guid>>) {
+        let wants = |running: &mut Running| {
+            let vector = &running.vector;
+            let sends = vector.direction == Direction::Push && !vector.schedule.is_timed();
+            let newest = newest.get(&vector.source).filter(|_| sends).copied();
+            newest.is_some_and(|newest| running.sees(newest)).then_some(running.vector.number)
         };
-        let numbers: Vec<u64> = self.lock().values().filter(|one| sends(one)).map(|one| one.vector.number).collect();
+        let numbers: Vec<u64> = self.lock().values_mut().filter_map(wants).collect();
         for number in numbers {
             self.ask(number);
         }
@@ -232,11 +236,11 @@ impl Vectors {
                             eprintln!("vector {number}: {text}; tried again in {wait} s");
                             self.note(number, |running| running.last_error = format!("tried again: {text}"));
                         }
-                        Said::Synced { base, bytes, anew } => {
+                        Said::Synced { base, guid, bytes, anew } => {
                             if anew {
                                 self.unprove(number).await;
                             }
-                            ended = Ok((base, bytes));
+                            ended = Ok((base, guid, bytes));
                         }
                         Said::Failed { code, text } => ended = Err(format!("{code}: {text}")),
                         // Not this worker's words.
@@ -253,7 +257,6 @@ impl Vectors {
         }
         let mut again = false;
         self.note(number, |running| {
-            again = running.again;
             running.ended_at = Some(Instant::now());
             (running.rate, running.remaining) = (0, 0);
             match &ended {
@@ -261,14 +264,16 @@ impl Vectors {
                 _ if held && !running.vector.paused => {
                     (running.state, running.last_error) = (State::Waiting, String::new());
                 }
-                Ok((base, bytes)) => {
+                Ok((base, guid, bytes)) => {
                     (running.state, running.sent, running.base) = (State::Idle, *bytes, base.clone());
+                    running.base_guid = Some(Guid::new(*guid));
                     (running.last_error, running.synced_at) = (String::new(), crate::now());
                 }
                 // Stopped on purpose.
                 Err(_) if running.vector.paused => (running.state, running.last_error) = (State::Idle, String::new()),
                 Err(error) => (running.state, running.last_error) = (State::Failed, error.clone()),
             }
+            again = running.wants_another();
         });
         match &ended {
             Err(error) if !held => eprintln!("vector {number}: {error}"),

@@ -141,7 +141,7 @@ impl EndError {
     /// Why ZFS refused, where it did.
     pub fn refusal(&self) -> Option<Refusal> {
         match self {
-            EndError::Zfs(ZfsError::Refused { why, .. }) => Some(*why),
+            EndError::Zfs(ZfsError::Refused { why, .. } | ZfsError::NotReceived { why, .. }) => Some(*why),
             EndError::Zfs(ZfsError::Stream(_)) | EndError::Link(_) => Some(Refusal::Incomplete),
             EndError::Peer { code, .. } => Refusal::with_code(code),
             _ => None,
@@ -204,6 +204,21 @@ pub trait End: Send + Sync + Debug {
     /// # Errors
     /// As [`Datasets::receive`].
     fn receive(&self, dataset: &DatasetName, stream: &mut dyn Read) -> Result<(), EndError>;
+
+    /// Receives a stream that leads to a snapshot and makes that one the vector's base, as [`End::keep`] does. Gives what the end
+    /// has now, or nothing where it has to be asked once more.
+    ///
+    /// # Errors
+    /// As [`End::receive`] and [`End::keep`].
+    fn land(
+        &self,
+        dataset: &DatasetName,
+        _id: &VectorId,
+        _to: Guid,
+        stream: &mut dyn Read,
+    ) -> Result<Option<View>, EndError> {
+        self.receive(dataset, stream).map(|()| None)
+    }
 
     /// The digest of each path in a snapshot, as this end's own disks have it. [`Scope::Changed`] is a leave to read less, where
     /// the end knows what was written since it read the dataset last.
@@ -274,11 +289,6 @@ impl<'a> Local<'a> {
         found.ok_or_else(|| EndError::SnapshotGone { dataset: dataset.clone(), guid })
     }
 
-    fn named(&self, dataset: &DatasetName, guid: Guid) -> Result<(SnapshotName, u64), EndError> {
-        let found = self.snapshot(dataset, guid)?;
-        Ok((SnapshotName::new(dataset.clone(), found.label), found.createtxg))
-    }
-
     /// How a snapshot is to be read. What cannot be known or kept is told in the journal, and costs time only.
     fn reading(&self, dataset: &DatasetName, snapshot: &Snapshot, scope: Scope) -> Result<Reading, EndError> {
         let found = self.zfs.dataset(dataset)?;
@@ -324,29 +334,31 @@ impl End for Local<'_> {
                 all.into_iter().find(|snapshot| snapshot.label == origin.label).map(|snapshot| snapshot.guid)
             }
         };
-        let (snapshots, bookmarks) = (self.zfs.snapshots(dataset)?, self.zfs.bookmarks(dataset)?);
+        let (snapshots, bookmarks) = self.zfs.marks(dataset)?;
         Ok(Some(View { dataset: found, origin, snapshots, bookmarks }))
     }
 
     fn pin(&self, dataset: &DatasetName, id: &VectorId, guid: Guid) -> Result<(), EndError> {
-        let (snapshot, _) = self.named(dataset, guid)?;
-        Ok(self.zfs.hold(&snapshot, &id.tag())?)
+        let found = self.snapshot(dataset, guid)?;
+        Ok(self.zfs.hold(&SnapshotName::new(dataset.clone(), found.label), &id.tag())?)
     }
 
     fn keep(&self, dataset: &DatasetName, id: &VectorId, guid: Guid) -> Result<(), EndError> {
-        let (snapshot, createtxg) = self.named(dataset, guid)?;
+        let (snapshots, mut own) = self.zfs.marks(dataset)?;
+        own.retain(|bookmark| id.owns(&bookmark.label));
+        let found = snapshots.iter().find(|snapshot| snapshot.guid == guid);
+        let found = found.ok_or_else(|| EndError::SnapshotGone { dataset: dataset.clone(), guid })?;
+        let (snapshot, createtxg) = (SnapshotName::new(dataset.clone(), found.label.clone()), found.createtxg);
         // The new one is there before the old ones go.
         self.zfs.hold(&snapshot, &id.tag())?;
-        let own = self.own(dataset, id)?;
         if !own.iter().any(|bookmark| bookmark.guid == guid) {
             self.zfs.bookmark(&snapshot, &id.bookmark(guid))?;
         }
         let old: Vec<&Bookmark> = own.iter().filter(|bookmark| bookmark.guid != guid).collect();
         // What is held lies between the oldest base that is still marked and the new one, or is pinned behind that.
         let oldest = old.iter().map(|bookmark| bookmark.createtxg).min().unwrap_or(0);
-        let passed =
-            self.zfs.snapshots(dataset)?.into_iter().filter(|s| oldest <= s.createtxg && s.createtxg < createtxg);
-        self.release(dataset, id, &passed.map(|snapshot| snapshot.label).collect::<Vec<_>>())?;
+        let passed = snapshots.iter().filter(|s| oldest <= s.createtxg && s.createtxg < createtxg);
+        self.release(dataset, id, &passed.map(|snapshot| snapshot.label.clone()).collect::<Vec<_>>())?;
         // Last: they say where to look for holds.
         for bookmark in old {
             self.zfs.destroy_bookmark(dataset, &bookmark.label)?;
@@ -382,6 +394,21 @@ impl End for Local<'_> {
 
     fn receive(&self, dataset: &DatasetName, stream: &mut dyn Read) -> Result<(), EndError> {
         Ok(self.zfs.receive(dataset, stream)?)
+    }
+
+    fn land(
+        &self,
+        dataset: &DatasetName,
+        id: &VectorId,
+        to: Guid,
+        stream: &mut dyn Read,
+    ) -> Result<Option<View>, EndError> {
+        self.receive(dataset, stream)?;
+        match self.keep(dataset, id, to) {
+            // It led elsewhere: what there is now says where to.
+            Ok(()) | Err(EndError::SnapshotGone { .. }) => self.look(dataset),
+            Err(error) => Err(error),
+        }
     }
 
     fn digest(&self, dataset: &DatasetName, guid: Guid, scope: Scope) -> Result<Digests, EndError> {

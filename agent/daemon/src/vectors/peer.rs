@@ -139,6 +139,13 @@ impl Session<'_> {
                 self.is_no_primary(&dataset)?;
                 end.receive(&dataset, input)?;
             }
+            Request::Land(Mark { dataset, vector, guid }) => {
+                self.may(self.rights.may_receive, "have streams received")?;
+                let (dataset, id) = (self.below(&dataset)?, self.vector(&vector)?);
+                self.is_no_primary(&dataset)?;
+                let view = end.land(&dataset, &id, siris_zfs::Guid::new(guid), input)?;
+                return Ok(Answer::View(view.as_ref().map(|view| Box::new(view.into()))));
+            }
             Request::Abort { dataset } => {
                 self.may(self.rights.may_receive, "have streams received")?;
                 end.abort_receive(&self.below(&dataset)?)?;

@@ -6,6 +6,7 @@
 
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use siris_host::cmd::{Cmd, CmdError, Running, Tool};
 use siris_zfs::{DatasetName, Guid, Notes, Refusal, Sending, Stream, ZfsError};
@@ -16,7 +17,7 @@ use super::end::{End, EndError};
 use super::peer::NOT_A_REQUEST;
 use super::plan::View;
 use super::travel::VectorRecord;
-use super::wire::{Answer, Fault, Mark, Request, broken, entries_in};
+use super::wire::{Answer, Fault, Mark, Request, ViewText, broken, entries_in};
 
 /// Seconds until a machine that does not answer is given up.
 const CONNECT: u32 = 20;
@@ -120,28 +121,32 @@ impl Drop for Ssh {
 
 /// Another machine.
 #[derive(Debug)]
-pub struct Remote(Ssh);
+pub struct Remote {
+    ssh: Ssh,
+    /// It has told that it knows [`Request::Land`].
+    lands: AtomicBool,
+}
 
 impl Remote {
     /// The machine that is reached in this way.
     pub fn new(ssh: Ssh) -> Self {
-        Remote(ssh)
+        Remote { ssh, lands: AtomicBool::new(false) }
     }
 
     fn log(&self) -> PathBuf {
-        self.0.dir.path().join("log")
+        self.ssh.dir.path().join("log")
     }
 
-    fn ssh(&self, request: &Request) -> Result<Cmd, EndError> {
+    fn session(&self, request: &Request) -> Result<Cmd, EndError> {
         let request = serde_json::to_string(request).map_err(EndError::Answer)?;
-        Ok(self.0.run(&request).log(self.log()))
+        Ok(self.ssh.run(&request).log(self.log()))
     }
 
     /// Asks, hands over `input`, and waits for the answer.
     fn ask(&self, request: &Request, input: &mut dyn Read) -> Result<Answer, EndError> {
         // Each session's words on their own.
         let _ = std::fs::remove_file(self.log());
-        let mut running = self.ssh(request)?.spawn().map_err(EndError::Link)?;
+        let mut running = self.session(request)?.spawn().map_err(EndError::Link)?;
         let (stdin, stdout) = (running.stdin(), running.stdout());
         let (Some(mut stdin), Some(mut stdout)) = (stdin, stdout) else {
             return Err(ZfsError::Stream(io::ErrorKind::BrokenPipe.into()).into());
@@ -182,12 +187,18 @@ pub(super) fn unreachable(error: CmdError) -> EndError {
     }
 }
 
+fn view(answer: Answer) -> Result<Option<ViewText>, EndError> {
+    match answer {
+        Answer::View(view) => Ok(view.map(|view| *view)),
+        _ => Err(EndError::Answer(serde::de::Error::custom("no view"))),
+    }
+}
+
 impl End for Remote {
     fn look(&self, dataset: &DatasetName) -> Result<Option<View>, EndError> {
-        match self.ask(&Request::Look { dataset: dataset.to_string() }, &mut io::empty())? {
-            Answer::View(view) => Ok(view.map(|view| (*view).try_into()).transpose()?),
-            _ => Err(EndError::Answer(serde::de::Error::custom("no view"))),
-        }
+        let view = view(self.ask(&Request::Look { dataset: dataset.to_string() }, &mut io::empty())?)?;
+        self.lands.store(view.as_ref().is_some_and(|view| view.lands), Ordering::Relaxed);
+        Ok(view.map(TryInto::try_into).transpose()?)
     }
 
     fn pin(&self, dataset: &DatasetName, id: &VectorId, guid: Guid) -> Result<(), EndError> {
@@ -211,9 +222,9 @@ impl End for Remote {
     }
 
     fn send(&self, dataset: &DatasetName, stream: &Stream) -> Result<Box<dyn Sending>, EndError> {
-        let log = tempfile::NamedTempFile::new_in(self.0.dir.path()).map_err(ZfsError::Stream)?;
+        let log = tempfile::NamedTempFile::new_in(self.ssh.dir.path()).map_err(ZfsError::Stream)?;
         let request = Request::Send { dataset: dataset.to_string(), stream: stream.into() };
-        let mut running = self.ssh(&request)?.log(log.path()).spawn().map_err(EndError::Link)?;
+        let mut running = self.session(&request)?.log(log.path()).spawn().map_err(EndError::Link)?;
         drop(running.stdin());
         let output = running.stdout().ok_or_else(|| ZfsError::Stream(io::ErrorKind::BrokenPipe.into()))?;
         Ok(Box::new(Coming { output, running, _log: log }))
@@ -229,6 +240,20 @@ impl End for Remote {
 
     fn receive(&self, dataset: &DatasetName, stream: &mut dyn Read) -> Result<(), EndError> {
         self.ask(&Request::Receive { dataset: dataset.to_string() }, stream).map(drop)
+    }
+
+    fn land(
+        &self,
+        dataset: &DatasetName,
+        id: &VectorId,
+        to: Guid,
+        stream: &mut dyn Read,
+    ) -> Result<Option<View>, EndError> {
+        if !self.lands.load(Ordering::Relaxed) {
+            return self.receive(dataset, stream).map(|()| None);
+        }
+        let view = view(self.ask(&Request::Land(Mark::new(dataset, id, to)), stream)?)?;
+        Ok(view.map(TryInto::try_into).transpose()?)
     }
 
     fn digest(&self, dataset: &DatasetName, guid: Guid, scope: Scope) -> Result<Digests, EndError> {

@@ -122,11 +122,14 @@ impl Watch for () {}
 /// # Errors
 /// When it does not come to its end. Run again, it goes on.
 pub fn sync(pair: &Pair, source: &dyn End, target: &dyn End, watch: &mut dyn Watch) -> Result<Snapshot, SyncError> {
-    let mut before: Option<Step> = None;
+    let (mut before, mut landed): (Option<Step>, Option<View>) = (None, None);
     loop {
         let ours = source.look(&pair.source).map_err(SyncError::Source)?;
         let ours = ours.ok_or_else(|| Obstacle::SourceMissing(pair.source.to_string()))?;
-        let theirs = target.look(&pair.target).map_err(SyncError::Target)?;
+        let theirs = match landed.take() {
+            None => target.look(&pair.target).map_err(SyncError::Target)?,
+            just_told => just_told,
+        };
         settle(pair, source, target, &ours, theirs.as_ref())?;
         let step = plan(pair, &ours, theirs.as_ref())?;
         if before.as_ref() == Some(&step) {
@@ -136,14 +139,14 @@ pub fn sync(pair: &Pair, source: &dyn End, target: &dyn End, watch: &mut dyn Wat
             watch.is_anew();
         }
         let sent = match &step {
-            Step::UpToDate { .. } => told(pair, source, target, &ours, theirs.as_ref()),
-            Step::Abort => target.abort_receive(&pair.target).map_err(SyncError::Target),
+            Step::UpToDate { .. } => told(pair, source, target, &ours, theirs.as_ref()).map(|()| None),
+            Step::Abort => target.abort_receive(&pair.target).map(|()| None).map_err(SyncError::Target),
             Step::Resume { token, to } => {
                 transfer(pair, source, target, &Stream::Rest { token: token.clone() }, *to, watch)
             }
             Step::Send { stream, to } => transfer(pair, source, target, stream, *to, watch),
         };
-        sent.map_err(|error| of_target(error, pair, theirs.as_ref()))?;
+        landed = sent.map_err(|error| of_target(error, pair, theirs.as_ref()))?;
         match step {
             // Nobody is to take it for the whole of the source.
             Step::UpToDate { .. } if ours.dataset.has_children => {
@@ -218,6 +221,7 @@ fn of_target(error: SyncError, pair: &Pair, theirs: Option<&View>) -> SyncError 
     }
 }
 
+/// Sends one stream; gives what the target has now, where it tells.
 fn transfer(
     pair: &Pair,
     source: &dyn End,
@@ -225,13 +229,13 @@ fn transfer(
     stream: &Stream,
     to: Guid,
     watch: &mut dyn Watch,
-) -> Result<(), SyncError> {
+) -> Result<Option<View>, SyncError> {
     source.pin(&pair.source, &pair.id, to).map_err(SyncError::Source)?;
     // Only to be told: a sync does not fail of it.
     watch.begins(source.size(&pair.source, stream).ok());
     let sending = source.send(&pair.source, stream).map_err(SyncError::Source)?;
     let mut watched = Watched { sending, watch, stopped: false, ended: false };
-    let received = target.receive(&pair.target, &mut watched);
+    let received = target.land(&pair.target, &pair.id, to, &mut watched);
     let Watched { sending, stopped, ended, .. } = watched;
     // A stream that nobody reads any more ends in an error of its own; what the target said goes first.
     let sent = sending.finish();
@@ -240,8 +244,8 @@ fn transfer(
     match (sent, received) {
         _ if stopped => Err(SyncError::Stopped),
         (_, Err(error)) if was_well && found_bad(&error) => Err(SyncError::Damaged(error)),
-        (Ok(()), Ok(())) => Ok(()),
-        (Err(error), Ok(())) => Err(SyncError::Source(error.into())),
+        (Ok(()), Ok(landed)) => Ok(landed),
+        (Err(error), Ok(_)) => Err(SyncError::Source(error.into())),
         // Its own disks, most likely: what the target says of a stream that ends early is of no use.
         (Err(error @ ZfsError::Refused { .. }), Err(_)) if ended => Err(SyncError::Source(error.into())),
         (Ok(()), Err(error)) => Err(SyncError::Target(error)),
@@ -251,7 +255,10 @@ fn transfer(
 
 /// Whether it is the target's ZFS that does not take a stream for one; a link that breaks has no such word of its.
 fn found_bad(error: &EndError) -> bool {
-    let is_its_word = matches!(error, EndError::Peer { .. } | EndError::Zfs(ZfsError::Refused { .. }));
+    let is_its_word = matches!(
+        error,
+        EndError::Peer { .. } | EndError::Zfs(ZfsError::Refused { .. } | ZfsError::NotReceived { .. })
+    );
     is_its_word && matches!(error.refusal(), Some(Refusal::Incomplete | Refusal::Corrupt))
 }
 

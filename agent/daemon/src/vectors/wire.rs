@@ -45,6 +45,8 @@ pub(super) enum Request {
     Receive {
         dataset: String,
     },
+    /// As [`Request::Receive`]; the snapshot that the stream leads to is marked, and what there is then is the answer.
+    Land(Mark),
     Abort {
         dataset: String,
     },
@@ -158,6 +160,9 @@ pub(super) struct ViewText {
     has_children: bool,
     #[serde(default)]
     notes: Notes,
+    /// Whoever tells this knows [`Request::Land`].
+    #[serde(default)]
+    pub(super) lands: bool,
     /// Name, guid and transaction group.
     snapshots: Vec<(String, u64, u64)>,
     bookmarks: Vec<(String, u64, u64)>,
@@ -184,6 +189,7 @@ impl From<&View> for ViewText {
             primary: *primary,
             has_children: *has_children,
             notes: notes.clone(),
+            lands: true,
             snapshots: view.snapshots.iter().map(|s| (s.label.to_string(), s.guid.as_u64(), s.createtxg)).collect(),
             bookmarks: view.bookmarks.iter().map(|b| (b.label.to_string(), b.guid.as_u64(), b.createtxg)).collect(),
         }

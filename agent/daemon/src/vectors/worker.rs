@@ -64,6 +64,8 @@ pub enum Said {
     Synced {
         /// Its name.
         base: String,
+        /// And its guid.
+        guid: u64,
         /// Bytes that were sent for it.
         bytes: u64,
         /// The target had nothing when it began.
@@ -125,7 +127,12 @@ pub fn run(root: &Root, zfs: &dyn Datasets, number: u64, out: &mut (dyn Write + 
     let said = match ended {
         Err(error) => Said::Failed { code: "sync-not-begun".to_owned(), text: crate::chain(&error) },
         Ok(begun) => match begun.sync(root, zfs, &mut teller) {
-            Ok(base) => Said::Synced { base: base.label.to_string(), bytes: teller.bytes, anew: teller.anew },
+            Ok(base) => Said::Synced {
+                base: base.label.to_string(),
+                guid: base.guid.as_u64(),
+                bytes: teller.bytes,
+                anew: teller.anew,
+            },
             Err(SyncError::Stopped) if teller.held => Said::Held,
             Err(error) => Said::Failed { code: error.code().to_owned(), text: crate::chain(&error) },
         },

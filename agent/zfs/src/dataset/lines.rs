@@ -148,6 +148,20 @@ pub(super) fn bookmarks(text: &str) -> Result<Vec<Bookmark>, LineError> {
     rows(text, |line| labelled(line, '#').map(|(label, guid, createtxg)| Bookmark { label, guid, createtxg }))
 }
 
+/// Rows of [`SNAPSHOT`] with `-t snapshot,bookmark`.
+pub(super) fn marks(text: &str) -> Result<(Vec<Snapshot>, Vec<Bookmark>), LineError> {
+    let (mut snapshots, mut bookmarks) = (Vec::new(), Vec::new());
+    for line in text.lines() {
+        let mark = line.chars().find(|c| ['@', '#'].contains(c));
+        match mark.and_then(|mark| Some((mark, labelled(line, mark)?))) {
+            Some(('@', (label, guid, createtxg))) => snapshots.push(Snapshot { label, guid, createtxg }),
+            Some((_, (label, guid, createtxg))) => bookmarks.push(Bookmark { label, guid, createtxg }),
+            None => return Err(LineError(line.to_owned())),
+        }
+    }
+    Ok((snapshots, bookmarks))
+}
+
 /// Rows of `zfs holds -Hp`: the snapshot, the tag, the time of the hold.
 pub(super) fn holds(text: &str) -> Result<Vec<Hold>, LineError> {
     rows(text, |line| {
@@ -205,6 +219,10 @@ mod tests {
         assert_eq!((found[0].guid.as_u64(), found[1].createtxg), (u64::MAX, 13));
         assert!(snapshots("tank/a#x\t1\t2\n").is_err());
         assert_eq!(bookmarks("tank/a#v:1\t5\t13\n").unwrap()[0].label.as_str(), "v:1");
+        assert_eq!(marks(&format!("{text}tank/a#v:1\t5\t13\n")).unwrap().1[0].label.as_str(), "v:1");
+        for bad in ["tank/a\t1\t2\n", "tank/a@x#y\t1\t2\n", "tank/a#x\t1\n"] {
+            assert!(marks(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

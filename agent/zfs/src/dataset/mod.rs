@@ -3,6 +3,8 @@
 //! Owns: the [`Datasets`] trait, its errors, the real one's parsers. In: names as newtypes. Out: what ZFS says now.
 //! Never: forces. Nothing here rolls back to receive, destroys what depends on something, or unmounts what is in use.
 
+#[cfg(any(feature = "libzetta", test))]
+pub(crate) mod incoming;
 mod lines;
 mod model;
 mod real;
@@ -98,6 +100,14 @@ pub trait Datasets: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// As [`Datasets::snapshots`].
     fn bookmarks(&self, dataset: &DatasetName) -> Result<Vec<Bookmark>, ZfsError>;
+
+    /// What [`Datasets::snapshots`] and [`Datasets::bookmarks`] give, in one look where that is to be had.
+    ///
+    /// # Errors
+    /// As [`Datasets::snapshots`].
+    fn marks(&self, dataset: &DatasetName) -> Result<(Vec<Snapshot>, Vec<Bookmark>), ZfsError> {
+        Ok((self.snapshots(dataset)?, self.bookmarks(dataset)?))
+    }
 
     /// The holds on these snapshots of the dataset, sorted.
     ///

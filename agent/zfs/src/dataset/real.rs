@@ -20,7 +20,7 @@ use crate::{OpenZfs, UserProperties, ZfsError};
 /// Bytes of a stream that are on their way at once.
 const BUFFER: usize = 256 << 10;
 
-/// Properties that a stream which brings some has no say in: where a replica is seen and who may, and what SIRIS keeps with it.
+/// Properties that a stream which brings some has no say in where the tool receives it, on a machine without an agent: where a replica is seen and who may, and what SIRIS keeps with it.
 const NOT_FROM_STREAMS: [&str; 10] =
     ["mountpoint", "canmount", "sharenfs", "sharesmb", PRIMARY, ASSET_ID, ASSET_NAME, VECTORS, RETENTION, FETCHED_BY];
 
@@ -115,8 +115,9 @@ fn send_arguments(stream: &Stream) -> Vec<String> {
     match stream {
         Stream::Rest { token } => vec!["-t".to_owned(), token.clone()],
         Stream::Snapshot { snapshot, base, between, raw } => {
-            // Large blocks, embedded and compressed ones travel as they are: nothing is inflated to be deflated again.
-            let mut arguments = vec![if *raw { "-w".to_owned() } else { "-Lec".to_owned() }];
+            // Large blocks and compressed ones travel as they are: nothing is inflated to be deflated again. Not so blocks that
+            // are embedded in their pointers (-e): they save next to nothing, and no encrypted dataset takes them.
+            let mut arguments = vec![if *raw { "-w".to_owned() } else { "-Lc".to_owned() }];
             let from = match base {
                 Base::Nothing => None,
                 Base::Snapshot(base) => Some(base.to_string()),
@@ -204,6 +205,11 @@ impl<R: RunsZfs> Datasets for R {
     fn bookmarks(&self, dataset: &DatasetName) -> Result<Vec<Bookmark>, ZfsError> {
         let list = ["list", "-Hp", "-d", "1", "-t", "bookmark", "-s", "createtxg", "-o", lines::SNAPSHOT];
         read(zfs(self, list).arg(dataset.as_str()), lines::bookmarks)
+    }
+
+    fn marks(&self, dataset: &DatasetName) -> Result<(Vec<Snapshot>, Vec<Bookmark>), ZfsError> {
+        let list = ["list", "-Hp", "-d", "1", "-t", "snapshot,bookmark", "-s", "createtxg", "-o", lines::SNAPSHOT];
+        read(zfs(self, list).arg(dataset.as_str()), lines::marks)
     }
 
     fn holds(&self, dataset: &DatasetName, labels: &[Label]) -> Result<Vec<Hold>, ZfsError> {
@@ -341,6 +347,10 @@ impl<R: RunsZfs> Datasets for R {
     }
 
     fn receive(&self, dataset: &DatasetName, stream: &mut dyn Read) -> Result<(), ZfsError> {
+        #[cfg(feature = "libzetta")]
+        if self.is_here() {
+            return super::incoming::receive(dataset, stream, &crate::lzc::receive);
+        }
         let log = tempfile::NamedTempFile::new().map_err(ZfsError::Stream)?;
         let kept = NOT_FROM_STREAMS.iter().flat_map(|property| ["-x", property]);
         let receive = zfs(self, ["receive", "-s", "-u"]).args(kept).arg(dataset.as_str());
@@ -421,8 +431,8 @@ mod tests {
         let stream = |base, raw: bool| Stream::Snapshot { snapshot: snapshot.clone(), base, between: !raw, raw };
         let bookmark = Base::Bookmark("v1".parse().unwrap());
         for (stream, arguments) in [
-            (stream(Base::Nothing, false), "-Lec tank/a@2"),
-            (stream(Base::Snapshot("tank/a@1".parse().unwrap()), false), "-Lec -I tank/a@1 tank/a@2"),
+            (stream(Base::Nothing, false), "-Lc tank/a@2"),
+            (stream(Base::Snapshot("tank/a@1".parse().unwrap()), false), "-Lc -I tank/a@1 tank/a@2"),
             (stream(bookmark, true), "-w -i tank/a#v1 tank/a@2"),
             (Stream::Rest { token: "1-a-b".to_owned() }, "-t 1-a-b"),
         ] {

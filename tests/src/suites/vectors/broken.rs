@@ -62,7 +62,7 @@ fn cut(bench: &Bench<'_>) -> Result<()> {
     let two = Two::new(standard(bench)?, standard(bench)?, DISKS)?;
     let office = &two.office;
     let point = write(office, "big.img", CONTENT_MIB)?;
-    let size = office.guest.ok(&format!("zfs send -nPLec {}@{point} | sed -n 's/^size\\t//p'", source()))?;
+    let size = office.guest.ok(&format!("zfs send -nPLc {}@{point} | sed -n 's/^size\\t//p'", source()))?;
     let size: u64 = size.parse().with_context(|| format!("the size of the stream: {size}"))?;
     office.guest.ok(&format!("sirisctl vector add {ASSET} vault"))?;
     // It begins by itself. A cut whenever so much more has left, counted where it leaves.

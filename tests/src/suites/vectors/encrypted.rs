@@ -23,6 +23,8 @@ pub fn cases() -> Vec<Case> {
 
 /// What is written in plain words.
 const SECRET: &str = "siris-tests-nobody-there-reads-this";
+/// The asset of a dataset that is not.
+const PLAIN: &str = "2f9d6f0c-77b3-4c53-9f6e-8a4f1c0d5e66";
 /// What is sent while the link breaks.
 const CONTENT_MIB: u64 = 48;
 /// Where it breaks, and what may be sent again for it.
@@ -94,5 +96,25 @@ fn encrypted(bench: &Bench<'_>) -> Result<()> {
     let said = office.guest.run_for(SYNC, "sirisctl vector verify 1", b"")?;
     ensure!(said.status == Some(0), "a proof with the key: {said}");
     ensure!(digest(office, &source())? == digest(vault, &target())?, "the contents differ");
+    into_an_encrypted_one(&two)
+}
+
+/// What is plain goes where all is encrypted, its smallest files too, which lie in the pointers to them.
+fn into_an_encrypted_one(two: &Two<'_>) -> Result<()> {
+    let (office, vault) = (&two.office, &two.vault);
+    let (plain, sealed) = (format!("tank/home/agents/{PLAIN}"), format!("vault/home/agents/sealed/{PLAIN}"));
+    vault.guest.ok(
+        "zfs create -o encryption=on -o keyformat=raw -o keylocation=file:///run/key -o compression=on \
+         vault/home/agents/sealed",
+    )?;
+    let write = "f=$(zfs get -Ho value mountpoint";
+    office.guest.ok(&format!("zfs create -o compression=on {plain} && {write} {plain})/tiny && yes | head -c 9000 > $f"))?;
+    office.guest.eventually(SYNC, &format!("sirisctl dataset list | grep -q {PLAIN} && sirisctl dataset snapshot {PLAIN}"))?;
+    office.guest.ok(&format!("sirisctl vector add {plain} vault --other {sealed}"))?;
+    let done = office.guest.run_for(SYNC, "sirisctl vector sync 2 && sirisctl vector verify 2", b"")?;
+    ensure!(done.status == Some(0), "into an encrypted dataset: {done}");
+    let said = vault.guest.ok(&format!("zfs get -Ho value encryption {sealed}"))?;
+    ensure!(said == "aes-256-gcm", "the target is encrypted by {said}");
+    ensure!(digest(office, &plain)? == digest(vault, &sealed)?, "the contents differ");
     Ok(())
 }

@@ -59,24 +59,30 @@ pub(super) fn tried(two: &Two<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A stream that brings properties, to be mounted where it pleases and to be in the way of all who list datasets: none of them
-/// arrives.
+/// Streams that bring more than snapshots, to be mounted where they please and to be in the way of all who list datasets: nothing
+/// of them is taken, also where one hides behind the header of another one.
 pub(super) fn smuggled(two: &Two<'_>) -> Result<()> {
     let (office, vault) = (&two.office, &two.vault);
     let dataset = format!("vault/home/agents/{SMUGGLED}");
     let request = format!("{{\"receive\":{{\"dataset\":\"{dataset}\"}}}}");
-    let sent = format!(
-        "zfs create -o mountpoint=/etc/smuggled -o org.siris:primary=on -o org.siris:retention=all=1h -o org.siris:fetched-by=x tank/smuggled \
-         && zfs set org.siris:asset-name=\"$(printf 'a\\tb\\nc')\" tank/smuggled && zfs snapshot tank/smuggled@1 \
-         && zfs send -p tank/smuggled@1 | {} root@127.0.0.1 '{request}' && zfs destroy -r tank/smuggled",
-        ssh()
-    );
-    must_contain(&office.guest.ok(&sent)?, "done", "a stream that brings properties")?;
-    let names = "mountpoint,org.siris:primary,org.siris:retention,org.siris:fetched-by,org.siris:asset-name";
-    let came = vault.guest.ok(&format!("zfs get -Hpo property,value,source {names} {dataset}"))?;
-    for bad in ["/etc", "received", "local"] {
-        ensure!(!came.contains(bad), "what came along with a stream: {came}");
+    office.guest.ok(
+        "zfs create -o mountpoint=/etc/smuggled -o org.siris:primary=on -o org.siris:fetched-by=x tank/smuggled \
+         && zfs set org.siris:asset-name=\"$(printf 'a\\tb\\nc')\" tank/smuggled && zfs create tank/smuggled/below \
+         && zfs snapshot -r tank/smuggled@1 && zfs snapshot -r tank/smuggled@2",
+    )?;
+    let ssh = ssh();
+    let before = vault.guest.ok("zfs list -Ht all -o name")?;
+    for (code, sent) in [
+        ("zfs-refused", "zfs send -p tank/smuggled@1"),
+        ("zfs-refused", "zfs send -R tank/smuggled@2"),
+        // A package has two records before what is in it.
+        ("zfs-stream-corrupt", "{ zfs send -I @1 tank/smuggled@2 | head -c 624; zfs send -p tank/smuggled@1; }"),
+    ] {
+        let done = office.guest.run(&format!("{sent} 2>/dev/null | {ssh} root@127.0.0.1 '{request}'"))?;
+        ensure!(done.status == Some(1), "{sent}: {done}");
+        must_contain(&done.text, code, sent)?;
+        let now = vault.guest.ok("zfs list -Ht all -o name")?;
+        ensure!(now == before, "{sent}: something arrived: {now}");
     }
-    vault.guest.eventually(SYNC, &format!("sirisctl dataset list | grep -q {SMUGGLED}"))?;
-    vault.guest.ok(&format!("zfs destroy -r {dataset}")).map(drop)
+    office.guest.ok("zfs destroy -r tank/smuggled").map(drop)
 }

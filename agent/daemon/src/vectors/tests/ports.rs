@@ -376,6 +376,19 @@ impl End for Wired<'_> {
         self.ask(&Request::Receive { dataset: dataset.to_string() }, stream).map(drop)
     }
 
+    fn land(
+        &self,
+        dataset: &DatasetName,
+        id: &VectorId,
+        to: Guid,
+        stream: &mut dyn Read,
+    ) -> Result<Option<View>, EndError> {
+        match self.ask(&Request::Land(Mark::new(dataset, id, to)), stream)? {
+            Answer::View(view) => Ok(view.map(|view| (*view).try_into()).transpose()?),
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn digest(&self, dataset: &DatasetName, guid: Guid, scope: Scope) -> Result<Digests, EndError> {
         let (dataset, guid, whole) = (dataset.to_string(), guid.as_u64(), scope == Scope::Whole);
         match self.ask(&Request::Prove { dataset, guid, whole }, &mut io::empty())? {

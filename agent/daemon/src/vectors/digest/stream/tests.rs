@@ -113,7 +113,7 @@ fn with_header(
     bytes.out
 }
 
-/// Features that streams of `zfs send -Lec` have.
+/// Features that streams of `zfs send -Lc` have.
 const USUAL: u64 = 1 | (1 << 2 | 1 << 16 | 1 << 17 | 1 << 19 | 1 << 22) << 2;
 
 /// A whole stream.
