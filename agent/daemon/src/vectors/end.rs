@@ -151,6 +151,11 @@ impl EndError {
 
 /// One end of a vector. Every call blocks.
 pub trait End: Send + Sync + Debug {
+    /// Whether each request costs a way to another machine, and [`End::land`] tells what it has.
+    fn is_far(&self) -> bool {
+        false
+    }
+
     /// What it has of a dataset; `None` when there is no such dataset.
     ///
     /// # Errors

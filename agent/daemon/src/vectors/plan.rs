@@ -231,6 +231,18 @@ pub fn plan(pair: &Pair, source: &View, target: Option<&View>) -> Result<Step, O
     send(pair, source, base, wanted)
 }
 
+/// What is to be sent, and the snapshot it leads to, if the target still has the vector's base as its newest one. Nothing where the
+/// source has no such base, or nothing new.
+pub fn ahead(pair: &Pair, source: &View) -> Option<(Stream, Guid)> {
+    let base = source.snapshot(source.base(&pair.id)?.guid)?;
+    let dataset = Dataset { name: pair.target.clone(), resume: None, primary: None, ..source.dataset.clone() };
+    let supposed = View { dataset, origin: None, snapshots: vec![base.clone()], bookmarks: Vec::new() };
+    match plan(pair, source, Some(&supposed)) {
+        Ok(Step::Send { stream, to }) => Some((stream, to)),
+        _ => None,
+    }
+}
+
 fn send(pair: &Pair, source: &View, base: Base, wanted: &[Snapshot]) -> Result<Step, Obstacle> {
     // Also the mark that follows, of whatever guid: without it there would be nothing to go on from.
     let mark = pair.id.bookmark(Guid::new(u64::MAX));

@@ -123,14 +123,14 @@ impl Drop for Ssh {
 #[derive(Debug)]
 pub struct Remote {
     ssh: Ssh,
-    /// It has told that it knows [`Request::Land`].
-    lands: AtomicBool,
+    /// It has told of itself, and not that it knows [`Request::Land`]: an agent of an older version.
+    is_old: AtomicBool,
 }
 
 impl Remote {
     /// The machine that is reached in this way.
     pub fn new(ssh: Ssh) -> Self {
-        Remote { ssh, lands: AtomicBool::new(false) }
+        Remote { ssh, is_old: AtomicBool::new(false) }
     }
 
     fn log(&self) -> PathBuf {
@@ -195,9 +195,13 @@ fn view(answer: Answer) -> Result<Option<ViewText>, EndError> {
 }
 
 impl End for Remote {
+    fn is_far(&self) -> bool {
+        true
+    }
+
     fn look(&self, dataset: &DatasetName) -> Result<Option<View>, EndError> {
         let view = view(self.ask(&Request::Look { dataset: dataset.to_string() }, &mut io::empty())?)?;
-        self.lands.store(view.as_ref().is_some_and(|view| view.lands), Ordering::Relaxed);
+        self.is_old.store(view.as_ref().is_some_and(|view| !view.lands), Ordering::Relaxed);
         Ok(view.map(TryInto::try_into).transpose()?)
     }
 
@@ -249,7 +253,7 @@ impl End for Remote {
         to: Guid,
         stream: &mut dyn Read,
     ) -> Result<Option<View>, EndError> {
-        if !self.lands.load(Ordering::Relaxed) {
+        if self.is_old.load(Ordering::Relaxed) {
             return self.receive(dataset, stream).map(|()| None);
         }
         let view = view(self.ask(&Request::Land(Mark::new(dataset, id, to)), stream)?)?;

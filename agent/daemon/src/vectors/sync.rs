@@ -9,9 +9,12 @@ use super::VectorId;
 use super::end::{End, EndError};
 use super::limit::Rate;
 use super::peer::NOT_A_REQUEST;
-use super::plan::{Obstacle, Step, View, plan};
+use super::plan::{self, Obstacle, Step, View, plan};
 use super::rsync::MirrorError;
 use super::travel::{self, VectorRecord};
+
+/// At most so many bytes are sent to a target that was not asked what it has: they may be for nothing.
+const AHEAD_MAX: u64 = 1 << 20;
 
 /// Why a sync did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -123,9 +126,16 @@ impl Watch for () {}
 /// When it does not come to its end. Run again, it goes on.
 pub fn sync(pair: &Pair, source: &dyn End, target: &dyn End, watch: &mut dyn Watch) -> Result<Snapshot, SyncError> {
     let (mut before, mut landed): (Option<Step>, Option<View>) = (None, None);
+    let mut may_go_ahead = target.is_far();
     loop {
         let ours = source.look(&pair.source).map_err(SyncError::Source)?;
         let ours = ours.ok_or_else(|| Obstacle::SourceMissing(pair.source.to_string()))?;
+        if std::mem::take(&mut may_go_ahead) {
+            landed = ahead(pair, source, target, &ours, watch)?;
+            if landed.is_some() {
+                continue;
+            }
+        }
         let theirs = match landed.take() {
             None => target.look(&pair.target).map_err(SyncError::Target)?,
             just_told => just_told,
@@ -142,9 +152,12 @@ pub fn sync(pair: &Pair, source: &dyn End, target: &dyn End, watch: &mut dyn Wat
             Step::UpToDate { .. } => told(pair, source, target, &ours, theirs.as_ref()).map(|()| None),
             Step::Abort => target.abort_receive(&pair.target).map(|()| None).map_err(SyncError::Target),
             Step::Resume { token, to } => {
-                transfer(pair, source, target, &Stream::Rest { token: token.clone() }, *to, watch)
+                let stream = Stream::Rest { token: token.clone() };
+                transfer(pair, (source, target), (&stream, *to), sized(pair, source, &stream), watch)
             }
-            Step::Send { stream, to } => transfer(pair, source, target, stream, *to, watch),
+            Step::Send { stream, to } => {
+                transfer(pair, (source, target), (stream, *to), sized(pair, source, stream), watch)
+            }
         };
         landed = sent.map_err(|error| of_target(error, pair, theirs.as_ref()))?;
         match step {
@@ -221,18 +234,44 @@ fn of_target(error: SyncError, pair: &Pair, theirs: Option<&View>) -> SyncError 
     }
 }
 
-/// Sends one stream; gives what the target has now, where it tells.
-fn transfer(
+/// How many bytes a stream has, about. A sync does not fail of it.
+fn sized(pair: &Pair, source: &dyn End, stream: &Stream) -> Option<u64> {
+    source.size(&pair.source, stream).ok()
+}
+
+/// Sends what little there is behind the vector's base without having asked what the target has: mostly that is the base, and
+/// what it says to what it received is all that has to be known. Where it is not, ZFS refuses, and nothing has happened. Gives
+/// what the target has then; nothing where it is to be asked.
+fn ahead(
     pair: &Pair,
     source: &dyn End,
     target: &dyn End,
-    stream: &Stream,
-    to: Guid,
+    ours: &View,
+    watch: &mut dyn Watch,
+) -> Result<Option<View>, SyncError> {
+    let Some((stream, to)) = plan::ahead(pair, ours) else { return Ok(None) };
+    let size = sized(pair, source, &stream).filter(|size| *size <= AHEAD_MAX);
+    if size.is_none() {
+        return Ok(None);
+    }
+    match transfer(pair, (source, target), (&stream, to), size, watch) {
+        Err(SyncError::Target(refused) | SyncError::Both { target_failed: refused, .. }) if is_its_word(&refused) => {
+            Ok(None)
+        }
+        other => other,
+    }
+}
+
+/// Sends one stream, which leads to a snapshot; gives what the target has now, where it tells.
+fn transfer(
+    pair: &Pair,
+    (source, target): (&dyn End, &dyn End),
+    (stream, to): (&Stream, Guid),
+    size: Option<u64>,
     watch: &mut dyn Watch,
 ) -> Result<Option<View>, SyncError> {
     source.pin(&pair.source, &pair.id, to).map_err(SyncError::Source)?;
-    // Only to be told: a sync does not fail of it.
-    watch.begins(source.size(&pair.source, stream).ok());
+    watch.begins(size);
     let sending = source.send(&pair.source, stream).map_err(SyncError::Source)?;
     let mut watched = Watched { sending, watch, stopped: false, ended: false };
     let received = target.land(&pair.target, &pair.id, to, &mut watched);
@@ -253,13 +292,14 @@ fn transfer(
     }
 }
 
-/// Whether it is the target's ZFS that does not take a stream for one; a link that breaks has no such word of its.
+/// Whether the target itself has said it, and not the link that broke.
+fn is_its_word(error: &EndError) -> bool {
+    matches!(error, EndError::Peer { .. } | EndError::Zfs(ZfsError::Refused { .. } | ZfsError::NotReceived { .. }))
+}
+
+/// Whether it is the target's ZFS that does not take a stream for one.
 fn found_bad(error: &EndError) -> bool {
-    let is_its_word = matches!(
-        error,
-        EndError::Peer { .. } | EndError::Zfs(ZfsError::Refused { .. } | ZfsError::NotReceived { .. })
-    );
-    is_its_word && matches!(error.refusal(), Some(Refusal::Incomplete | Refusal::Corrupt))
+    is_its_word(error) && matches!(error.refusal(), Some(Refusal::Incomplete | Refusal::Corrupt))
 }
 
 /// A stream, watched.

@@ -13,7 +13,7 @@ use super::digest::Scope;
 use super::end::{End, EndError, Local};
 use super::lag::{self, Lag};
 use super::peer::{Rights, Session};
-use super::plan::{Obstacle, Step, plan};
+use super::plan::{self, Obstacle, Step, plan};
 use super::prove::prove;
 use super::role;
 use super::sync::{Pair, SyncError, Watch, sync};
@@ -86,6 +86,34 @@ fn a_sync_that_is_stopped_anywhere_is_finished_by_the_next() {
             assert!(bytes > 500, "the link was cut at {bytes} bytes only");
             break;
         }
+    }
+}
+
+/// It goes by what the source knows, and where that is not so any more, the target is as it was and says why.
+#[test]
+fn what_follows_the_base_is_sent_unasked() {
+    let ahead = |world: &World| {
+        let view = Local::new(&world.machines[A]).look(&name("a/x")).unwrap().unwrap();
+        plan::ahead(&world.vectors[0].0, &view)
+    };
+    let mut world = World::new();
+    world.point();
+    assert_eq!(ahead(&world), None, "there is no base yet");
+    world.sync(0).unwrap();
+    assert_eq!(ahead(&world), None, "there is nothing new");
+    world.point();
+    let (stream, to) = ahead(&world).unwrap();
+    assert_eq!(to, world.machines[A].snapshots(&name("a/x")).unwrap()[1].guid);
+    let Stream::Snapshot { base: Base::Snapshot(base), .. } = stream else { panic!("{stream:?}") };
+    assert_eq!(base.label.epoch(), Some(world.now - 1));
+    for now in [2000, 2001] {
+        // Both ways of sending come to the same words.
+        let mut world = synced();
+        world.now = now;
+        world.machines[B].snapshot(&[name("b/x")], &"own".parse().unwrap(), &UserProperties::new()).unwrap();
+        world.machines[A].write(&name("a/x"), "f", Some(b"2")).unwrap();
+        world.point();
+        assert_eq!(obstacle(&world).code(), "target-diverged");
     }
 }
 

@@ -20,7 +20,8 @@ use crate::{OpenZfs, UserProperties, ZfsError};
 /// Bytes of a stream that are on their way at once.
 const BUFFER: usize = 256 << 10;
 
-/// Properties that a stream which brings some has no say in where the tool receives it, on a machine without an agent: where a replica is seen and who may, and what SIRIS keeps with it.
+/// Properties that a stream which brings some has no say in where the tool receives it, on a machine without an agent: where a
+/// replica is seen and who may, and what SIRIS keeps with it.
 const NOT_FROM_STREAMS: [&str; 10] =
     ["mountpoint", "canmount", "sharenfs", "sharesmb", PRIMARY, ASSET_ID, ASSET_NAME, VECTORS, RETENTION, FETCHED_BY];
 

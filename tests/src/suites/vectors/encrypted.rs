@@ -103,13 +103,15 @@ fn encrypted(bench: &Bench<'_>) -> Result<()> {
 fn into_an_encrypted_one(two: &Two<'_>) -> Result<()> {
     let (office, vault) = (&two.office, &two.vault);
     let (plain, sealed) = (format!("tank/home/agents/{PLAIN}"), format!("vault/home/agents/sealed/{PLAIN}"));
-    vault.guest.ok(
-        "zfs create -o encryption=on -o keyformat=raw -o keylocation=file:///run/key -o compression=on \
-         vault/home/agents/sealed",
-    )?;
+    vault.guest.ok("zfs create -o encryption=on -o keyformat=raw -o keylocation=file:///run/key -o compression=on \
+         vault/home/agents/sealed")?;
     let write = "f=$(zfs get -Ho value mountpoint";
-    office.guest.ok(&format!("zfs create -o compression=on {plain} && {write} {plain})/tiny && yes | head -c 9000 > $f"))?;
-    office.guest.eventually(SYNC, &format!("sirisctl dataset list | grep -q {PLAIN} && sirisctl dataset snapshot {PLAIN}"))?;
+    office
+        .guest
+        .ok(&format!("zfs create -o compression=on {plain} && {write} {plain})/tiny && yes | head -c 9000 > $f"))?;
+    office
+        .guest
+        .eventually(SYNC, &format!("sirisctl dataset list | grep -q {PLAIN} && sirisctl dataset snapshot {PLAIN}"))?;
     office.guest.ok(&format!("sirisctl vector add {plain} vault --other {sealed}"))?;
     let done = office.guest.run_for(SYNC, "sirisctl vector sync 2 && sirisctl vector verify 2", b"")?;
     ensure!(done.status == Some(0), "into an encrypted dataset: {done}");

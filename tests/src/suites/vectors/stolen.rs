@@ -3,7 +3,6 @@
 use anyhow::{Result, ensure};
 
 use super::super::must_contain;
-use super::SYNC;
 use crate::two::{OTHER, Two, target};
 
 /// An asset that only the one who has the key knows of.

@@ -247,6 +247,22 @@ impl Datasets for Mutated<'_> {
 pub(super) struct Far<'a>(pub(super) Local<'a>, pub(super) u64);
 
 impl End for Far<'_> {
+    fn is_far(&self) -> bool {
+        true
+    }
+
+    fn land(
+        &self,
+        dataset: &DatasetName,
+        id: &VectorId,
+        to: Guid,
+        stream: &mut dyn Read,
+    ) -> Result<Option<View>, EndError> {
+        self.receive(dataset, stream)?;
+        self.0.keep(dataset, id, to)?;
+        self.0.look(dataset)
+    }
+
     fn look(&self, dataset: &DatasetName) -> Result<Option<View>, EndError> {
         self.0.look(dataset)
     }
@@ -320,6 +336,10 @@ impl Wired<'_> {
 }
 
 impl End for Wired<'_> {
+    fn is_far(&self) -> bool {
+        true
+    }
+
     fn look(&self, dataset: &DatasetName) -> Result<Option<View>, EndError> {
         match self.ask(&Request::Look { dataset: dataset.to_string() }, &mut io::empty())? {
             Answer::View(view) => Ok(view.map(|view| (*view).try_into()).transpose()?),
