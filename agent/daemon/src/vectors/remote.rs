@@ -7,6 +7,7 @@
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use siris_host::cmd::{Cmd, CmdError, Running, Tool};
 use siris_zfs::{DatasetName, Guid, Notes, Refusal, Sending, Stream, ZfsError};
@@ -87,6 +88,13 @@ impl Ssh {
     }
 }
 
+impl Ssh {
+    /// Connects, and ends when the connection is there for others.
+    fn connect(&self) -> Cmd {
+        Cmd::new(Tool::Ssh).args(self.arguments()).args(["-f", "-N", "--", &self.address.host])
+    }
+}
+
 /// A shell on another machine.
 pub trait Shell: std::fmt::Debug + Send + Sync {
     /// Runs a command in it.
@@ -123,14 +131,18 @@ impl Drop for Ssh {
 #[derive(Debug)]
 pub struct Remote {
     ssh: Ssh,
+    /// The connection on its way, until somebody has waited for it.
+    coming: Mutex<Option<Running>>,
     /// It has told of itself, and not that it knows [`Request::Land`]: an agent of an older version.
     is_old: AtomicBool,
 }
 
 impl Remote {
-    /// The machine that is reached in this way.
+    /// The machine that is reached in this way. It is being connected to meanwhile.
     pub fn new(ssh: Ssh) -> Self {
-        Remote { ssh, is_old: AtomicBool::new(false) }
+        // What keeps it from being started keeps the first request from it too, which says so.
+        let coming = Mutex::new(ssh.connect().log(ssh.dir.path().join("connect")).spawn().ok());
+        Remote { ssh, coming, is_old: AtomicBool::new(false) }
     }
 
     fn log(&self) -> PathBuf {
@@ -138,6 +150,8 @@ impl Remote {
     }
 
     fn session(&self, request: &Request) -> Result<Cmd, EndError> {
+        let coming = self.coming.lock().unwrap_or_else(PoisonError::into_inner).take();
+        coming.map_or(Ok(()), Running::wait).map_err(unreachable)?;
         let request = serde_json::to_string(request).map_err(EndError::Answer)?;
         Ok(self.ssh.run(&request).log(self.log()))
     }
