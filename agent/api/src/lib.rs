@@ -19,5 +19,5 @@ pub use names::{
 pub use proxy::{DatasetProxy, ManagerProxy, PoolProxy, ReplicationProxy, UpgradeProxy, VectorProxy};
 pub use wire::{
     ConfigMap, Details, ExpectedPool, Health, HealthReason, HoldRow, Options, PoolMember, PruneRow, SlotStatus,
-    SnapshotRow, UnknownHealth,
+    SnapshotRow, SnapshotRows, UnknownHealth,
 };

@@ -6,6 +6,7 @@ use zbus::{OwnedObjectPath, OwnedVariant};
 
 use crate::wire::{
     ConfigMap, Details, ExpectedPool, HealthReason, HoldRow, Options, PoolMember, PruneRow, SlotStatus, SnapshotRow,
+    SnapshotRows,
 };
 
 /// `org.siris.Agent1.Manager`.
@@ -47,6 +48,9 @@ pub trait Manager {
     fn find_pool(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     /// The object of an asset's dataset, by the dataset's name or the asset's UUID.
     fn find_dataset(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
+    /// The snapshots of every dataset of an asset whose name comes after the given one, by name: of so many datasets that they are
+    /// about `limit`, and of one at least. Nothing where there are no more.
+    fn list_snapshots(&self, after: &str, limit: u32, options: Options<'_>) -> zbus::Result<Vec<SnapshotRows>>;
     /// Has the agent look at the pools; returns when what it saw is on the bus.
     fn refresh_pools(&self, options: Options<'_>) -> zbus::Result<()>;
     /// As [`Self::refresh_pools`], of the datasets of assets only.

@@ -119,6 +119,17 @@ pub struct SnapshotRow {
     pub createtxg: u64,
 }
 
+/// The snapshots of an asset's dataset: `(sta(stt))`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
+pub struct SnapshotRows {
+    /// The dataset's name.
+    pub dataset: String,
+    /// Its guid.
+    pub guid: u64,
+    /// Oldest first.
+    pub snapshots: Vec<SnapshotRow>,
+}
+
 /// A hold on a snapshot: `(sss)`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
 pub struct HoldRow {

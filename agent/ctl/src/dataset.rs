@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use siris_api::{
     DATASET_INTERFACE, DatasetProxy, HoldRow, ManagerProxy, Options, PruneRow, ReplicationProxy, SnapshotRow,
+    SnapshotRows,
 };
 use zbus::Connection;
 use zbus::proxy::CacheProperties;
@@ -47,6 +48,18 @@ struct PointView {
     held_by: Vec<String>,
 }
 
+/// A snapshot of any dataset.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct AnyPointView {
+    dataset: String,
+    name: String,
+    guid: u64,
+    createtxg: u64,
+    /// As in [`PointView`].
+    time: Option<String>,
+}
+
 /// Runs a command on the datasets.
 pub async fn run(connection: &Connection, command: DatasetCommand) -> Result<(), Failure> {
     match command {
@@ -62,7 +75,11 @@ pub async fn run(connection: &Connection, command: DatasetCommand) -> Result<(),
             let options = called(id.as_deref(), name.as_deref())?;
             Ok(find(connection, &dataset).await?.describe(options).await?)
         }
-        DatasetCommand::Points { dataset, json } => {
+        DatasetCommand::Points { dataset: None, json } => {
+            let points = all_points(connection).await?;
+            print(if json { as_json(&points)? } else { all_points_table(&points) })
+        }
+        DatasetCommand::Points { dataset: Some(dataset), json } => {
             let points = points(&find(connection, &dataset).await?).await?;
             print(if json { as_json(&points)? } else { point_table(&points) })
         }
@@ -275,6 +292,26 @@ async fn points(dataset: &DatasetProxy<'_>) -> Result<Vec<PointView>, Failure> {
     Ok(all)
 }
 
+/// The snapshots of all datasets, by the datasets' names and oldest first.
+async fn all_points(connection: &Connection) -> Result<Vec<AnyPointView>, Failure> {
+    let manager = ManagerProxy::new(connection).await?;
+    let (mut all, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = manager.list_snapshots(&after, PAGE, HashMap::new()).await?;
+        let Some(SnapshotRows { dataset, .. }) = page.last() else { return Ok(all) };
+        after.clone_from(dataset);
+        for SnapshotRows { dataset, snapshots, .. } in page {
+            all.extend(snapshots.into_iter().map(|SnapshotRow { name, guid, createtxg }| AnyPointView {
+                dataset: dataset.clone(),
+                time: time_of(&name),
+                name,
+                guid,
+                createtxg,
+            }));
+        }
+    }
+}
+
 /// The time of a recovery point, in UTC.
 fn time_of(name: &str) -> Option<String> {
     let digits = name.bytes().all(|b| b.is_ascii_digit()) && !name.starts_with('0');
@@ -305,6 +342,18 @@ fn point_table(points: &[PointView]) -> String {
     rows.extend(points.iter().map(|p| {
         let time = p.time.clone().unwrap_or_else(|| "-".to_owned());
         vec![format!("  {}", p.name), time, p.guid.to_string(), p.held_by.join(", ")]
+    }));
+    text::table(&rows, &[2])
+}
+
+fn all_points_table(points: &[AnyPointView]) -> String {
+    if points.is_empty() {
+        return "  There are no snapshots.\n".to_owned();
+    }
+    let mut rows = vec![["  SNAPSHOT", "TIME", "GUID"].map(str::to_owned).to_vec()];
+    rows.extend(points.iter().map(|point| {
+        let time = point.time.clone().unwrap_or_else(|| "-".to_owned());
+        vec![format!("  {}@{}", point.dataset, point.name), time, point.guid.to_string()]
     }));
     text::table(&rows, &[2])
 }

@@ -173,6 +173,9 @@ async fn datasets_of_assets_are_shown_and_take_recovery_points() {
     let second = dataset.list_snapshots(rows[0].createtxg, 10, NO_OPTIONS()).await.unwrap();
     assert_eq!(second, rows[1..]);
     assert_eq!(dataset.list_snapshots(0, 1, NO_OPTIONS()).await.unwrap(), rows[..1]);
+    let all = manager.list_snapshots("", 10, NO_OPTIONS()).await.unwrap();
+    assert_eq!((all.len(), &all[0].dataset, &all[0].snapshots), (1, &name.to_string(), &rows));
+    assert!(manager.list_snapshots(name.as_str(), 10, NO_OPTIONS()).await.unwrap().is_empty(), "there are no more");
 
     // Whoever may not change things may look.
     agent.stop().await;
@@ -180,6 +183,8 @@ async fn datasets_of_assets_are_shown_and_take_recovery_points() {
     let dataset = DatasetProxy::builder(&agent.client).path(path).build().await.unwrap();
     assert_eq!(code(dataset.snapshot(NO_OPTIONS()).await), Some(ErrorCode::NotAuthorized));
     assert_eq!(dataset.list_snapshots(0, 10, NO_OPTIONS()).await.unwrap().len(), 2);
+    let manager = self::manager(&agent.client).await;
+    assert_eq!(manager.list_snapshots("", 10, NO_OPTIONS()).await.unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -56,10 +56,10 @@ pub enum DatasetCommand {
         #[arg(long)]
         name: Option<String>,
     },
-    /// Lists the snapshots of one, oldest first, with their times and who holds them.
+    /// Lists the snapshots of one, oldest first, with their times and who holds them; or those of all, without who holds them.
     Points {
         /// The dataset.
-        dataset: String,
+        dataset: Option<String>,
         /// As JSON.
         #[arg(long)]
         json: bool,

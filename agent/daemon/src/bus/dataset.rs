@@ -146,7 +146,13 @@ fn concerned_with(agent: &Agent, name: &DatasetName) -> Result<Vec<(VectorId, Si
     Ok(view.map(|view| concerned(&view, agent.device_id, &vectors, &peers)).unwrap_or_default())
 }
 
-fn unreadable(error: &ZfsError) -> Failure {
+/// A snapshot, as it travels.
+pub(super) fn row(snapshot: &Snapshot) -> SnapshotRow {
+    let Snapshot { label, guid, createtxg } = snapshot;
+    SnapshotRow { name: label.to_string(), guid: guid.as_u64(), createtxg: *createtxg }
+}
+
+pub(super) fn unreadable(error: &ZfsError) -> Failure {
     let code = match error {
         ZfsError::Refused { why: Refusal::Missing, .. } => ErrorCode::DatasetNotFound,
         _ => ErrorCode::DatasetsUnreadable,
@@ -236,9 +242,7 @@ impl DatasetObject {
         only(&options, &[])?;
         let (agent, name) = (self.agent.clone(), self.dataset()?.dataset.name);
         let all = off_the_bus(move || agent.zfs.sets().snapshots(&name)).await?.map_err(|e| unreadable(&e))?;
-        let row =
-            |s: &Snapshot| SnapshotRow { name: s.label.to_string(), guid: s.guid.as_u64(), createtxg: s.createtxg };
-        Ok(page(&all, after, limit.min(PAGE_MAX) as usize).iter().map(row).collect())
+        Ok(page(&all, after, limit.min(PAGE_MAX) as usize).iter().map(self::row).collect())
     }
 
     #[zbus(out_args("name"))]

@@ -4,20 +4,19 @@ use std::sync::Arc;
 
 use siris_api::{
     CONFIGURE_ACTION, ConfigMap, DATASET_ACTION, ErrorCode, ExpectedPool, HealthReason, REFRESH_ACTION, SUPPORT_ACTION,
-    dataset_path, pool_path,
+    SnapshotRows, dataset_path, pool_path,
 };
-use siris_zfs::PoolGuid;
+use siris_zfs::{Dataset, PoolGuid};
 use zbus::message::Header;
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant};
 
 use crate::agent::Agent;
-use crate::bus::dataset::find;
-use crate::bus::dataset::off_the_bus;
+use crate::bus::dataset::{find, off_the_bus, row, unreadable};
 use crate::bus::options::{Options, flag, only};
 use crate::bus::publish::{expected, reasons};
 use crate::bus::{Authority, Failure, Publisher};
 use crate::config::{BoxConfig, ConfigValue, Key};
-use crate::datasets::clones;
+use crate::datasets::{self, clones};
 use crate::root::{RECEIPT, Root};
 use crate::{observe, support};
 
@@ -174,6 +173,21 @@ impl ManagerObject {
         let guid = find(&self.agent, name)?.guid;
         OwnedObjectPath::try_from(dataset_path(guid.as_u64()))
             .map_err(|e| Failure::new(ErrorCode::Internal, e.to_string()))
+    }
+
+    #[zbus(out_args("datasets"))]
+    async fn list_snapshots(&self, after: String, limit: u32, options: Options) -> Result<Vec<SnapshotRows>, Failure> {
+        only(&options, &[])?;
+        let page = datasets::page(self.agent.shown().datasets.into_values(), &after, u64::from(limit));
+        let (agent, names) = (self.agent.clone(), page.iter().map(|dataset| dataset.name.clone()).collect::<Vec<_>>());
+        let found = off_the_bus(move || agent.zfs.sets().all_snapshots(&names)).await?;
+        let found = found.map_err(|error| unreadable(&error))?;
+        let rows = |Dataset { name, guid, .. }: Dataset| SnapshotRows {
+            snapshots: found.get(&name).into_iter().flatten().map(row).collect(),
+            dataset: name.to_string(),
+            guid: guid.as_u64(),
+        };
+        Ok(page.into_iter().map(rows).collect())
     }
 
     async fn refresh_pools(

@@ -32,6 +32,21 @@ pub struct AssetDataset {
     pub newest: Option<Newest>,
 }
 
+/// Those behind a name, by name, up to the one with which they have `limit` snapshots, as last seen; one at least.
+pub fn page(all: impl Iterator<Item = AssetDataset>, after: &str, limit: u64) -> Vec<Dataset> {
+    let mut rest: Vec<AssetDataset> = all.filter(|one| one.dataset.name.as_str() > after).collect();
+    rest.sort_by(|a, b| a.dataset.name.cmp(&b.dataset.name));
+    let mut before = 0;
+    let ends = rest.iter().take_while(|one| {
+        let is_in = before == 0 || before < limit;
+        // One without snapshots is an entry, too.
+        before += one.newest.as_ref().map_or(0, |newest| newest.count).max(1);
+        is_in
+    });
+    let count = ends.count();
+    rest.into_iter().take(count).map(|one| one.dataset).collect()
+}
+
 impl AssetDataset {
     /// The asset's number; `None` where it has none, or one that is not known.
     pub fn id(&self) -> Option<AssetId> {
@@ -123,6 +138,8 @@ pub fn take_point(zfs: &dyn Datasets, dataset: &DatasetName, now: u64) -> Result
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use siris_zfs::ModelDatasets;
 
     use super::*;
@@ -147,6 +164,33 @@ mod tests {
         let spelt = name(&format!("tank/home/agents/{}", ASSET.to_uppercase()));
         assert!(asset_of(&spelt).is_none() && looks_like_asset(&spelt) && looks_like_asset(&asset));
         assert!(!looks_like_asset(&name(&format!("tank/agents/{ASSET}"))));
+    }
+
+    #[test]
+    fn a_page_of_datasets_ends_where_it_is_full() {
+        let zfs = ModelDatasets::new(1, &["tank"]);
+        let names: Vec<DatasetName> =
+            (1..=4).map(|n| name(&format!("tank/home/agents/{}{n}", &ASSET[..ASSET.len() - 1]))).collect();
+        for (n, dataset) in names.iter().enumerate() {
+            zfs.create(dataset).unwrap();
+            for second in 0..[2, 0, 5, 1][n] {
+                zfs.snapshot(slice::from_ref(dataset), &Label::of_epoch(1 + second), &UserProperties::new()).unwrap();
+            }
+        }
+        let all = look(&zfs, &["tank".parse().unwrap()]).unwrap();
+        for (limit, pages) in
+            [(0, [1, 1, 1, 1].as_slice()), (2, &[1, 2, 1]), (3, &[2, 1, 1]), (4, &[3, 1]), (100, &[4])]
+        {
+            let (mut found, mut sizes, mut after) = (Vec::new(), Vec::new(), String::new());
+            loop {
+                let page = page(all.values().cloned(), &after, limit);
+                let Some(last) = page.last() else { break };
+                after = last.name.to_string();
+                sizes.push(page.len());
+                found.extend(page.into_iter().map(|dataset| dataset.name));
+            }
+            assert_eq!((&found, &sizes[..]), (&names, pages), "{limit}");
+        }
     }
 
     #[test]

@@ -210,16 +210,17 @@ pub trait End: Send + Sync + Debug {
     /// As [`Datasets::receive`].
     fn receive(&self, dataset: &DatasetName, stream: &mut dyn Read) -> Result<(), EndError>;
 
-    /// Receives a stream that leads to a snapshot and makes that one the vector's base, as [`End::keep`] does. Gives what the end
-    /// has now, or nothing where it has to be asked once more.
+    /// Receives a stream that leads from one snapshot to another and makes that one the vector's base, as [`End::keep`] does. The
+    /// first one, where it is given, has to be the newest there is: ZFS itself does not mind one behind it that holds nothing new.
+    /// Gives what the end has now, or nothing where it has to be asked once more.
     ///
     /// # Errors
-    /// As [`End::receive`] and [`End::keep`].
+    /// As [`End::receive`] and [`End::keep`]; [`EndError::NotNewest`].
     fn land(
         &self,
         dataset: &DatasetName,
         _id: &VectorId,
-        _to: Guid,
+        (_from, _to): (Option<Guid>, Guid),
         stream: &mut dyn Read,
     ) -> Result<Option<View>, EndError> {
         self.receive(dataset, stream).map(|()| None)
@@ -292,6 +293,13 @@ impl<'a> Local<'a> {
     fn snapshot(&self, dataset: &DatasetName, guid: Guid) -> Result<Snapshot, EndError> {
         let found = self.zfs.snapshots(dataset)?.into_iter().find(|snapshot| snapshot.guid == guid);
         found.ok_or_else(|| EndError::SnapshotGone { dataset: dataset.clone(), guid })
+    }
+
+    /// Its newest snapshot is that one.
+    pub(super) fn must_be_at(&self, dataset: &DatasetName, guid: Guid) -> Result<(), EndError> {
+        let newest = self.zfs.snapshots(dataset)?.pop();
+        let is_it = newest.is_some_and(|newest| newest.guid == guid);
+        if is_it { Ok(()) } else { Err(EndError::NotNewest { dataset: dataset.clone(), guid }) }
     }
 
     /// How a snapshot is to be read. What cannot be known or kept is told in the journal, and costs time only.
@@ -405,9 +413,10 @@ impl End for Local<'_> {
         &self,
         dataset: &DatasetName,
         id: &VectorId,
-        to: Guid,
+        (from, to): (Option<Guid>, Guid),
         stream: &mut dyn Read,
     ) -> Result<Option<View>, EndError> {
+        from.map_or(Ok(()), |from| self.must_be_at(dataset, from))?;
         self.receive(dataset, stream)?;
         match self.keep(dataset, id, to) {
             // It led elsewhere: what there is now says where to.

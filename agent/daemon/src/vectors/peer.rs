@@ -139,11 +139,12 @@ impl Session<'_> {
                 self.is_no_primary(&dataset)?;
                 end.receive(&dataset, input)?;
             }
-            Request::Land(Mark { dataset, vector, guid }) => {
+            Request::Land { to: Mark { dataset, vector, guid }, from } => {
                 self.may(self.rights.may_receive, "have streams received")?;
                 let (dataset, id) = (self.below(&dataset)?, self.vector(&vector)?);
                 self.is_no_primary(&dataset)?;
-                let view = end.land(&dataset, &id, siris_zfs::Guid::new(guid), input)?;
+                let between = (from.map(siris_zfs::Guid::new), siris_zfs::Guid::new(guid));
+                let view = end.land(&dataset, &id, between, input)?;
                 return Ok(Answer::View(view.as_ref().map(|view| Box::new(view.into()))));
             }
             Request::Abort { dataset } => {

@@ -231,14 +231,14 @@ pub fn plan(pair: &Pair, source: &View, target: Option<&View>) -> Result<Step, O
     send(pair, source, base, wanted)
 }
 
-/// What is to be sent, and the snapshot it leads to, if the target still has the vector's base as its newest one. Nothing where the
-/// source has no such base, or nothing new.
-pub fn ahead(pair: &Pair, source: &View) -> Option<(Stream, Guid)> {
+/// What is to be sent, and the snapshots it leads from and to, if the target still has the vector's base as its newest one. Nothing
+/// where the source has no such base, or nothing new.
+pub fn ahead(pair: &Pair, source: &View) -> Option<(Stream, (Guid, Guid))> {
     let base = source.snapshot(source.base(&pair.id)?.guid)?;
     let dataset = Dataset { name: pair.target.clone(), resume: None, primary: None, ..source.dataset.clone() };
     let supposed = View { dataset, origin: None, snapshots: vec![base.clone()], bookmarks: Vec::new() };
     match plan(pair, source, Some(&supposed)) {
-        Ok(Step::Send { stream, to }) => Some((stream, to)),
+        Ok(Step::Send { stream, to }) => Some((stream, (base.guid, to))),
         _ => None,
     }
 }

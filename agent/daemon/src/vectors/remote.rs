@@ -264,13 +264,13 @@ impl End for Remote {
         &self,
         dataset: &DatasetName,
         id: &VectorId,
-        to: Guid,
+        (from, to): (Option<Guid>, Guid),
         stream: &mut dyn Read,
     ) -> Result<Option<View>, EndError> {
         if self.is_old.load(Ordering::Relaxed) {
             return self.receive(dataset, stream).map(|()| None);
         }
-        let view = view(self.ask(&Request::Land(Mark::new(dataset, id, to)), stream)?)?;
+        let view = view(self.ask(&Request::land(dataset, id, from, to), stream)?)?;
         Ok(view.map(TryInto::try_into).transpose()?)
     }
 

@@ -153,10 +153,10 @@ pub fn sync(pair: &Pair, source: &dyn End, target: &dyn End, watch: &mut dyn Wat
             Step::Abort => target.abort_receive(&pair.target).map(|()| None).map_err(SyncError::Target),
             Step::Resume { token, to } => {
                 let stream = Stream::Rest { token: token.clone() };
-                transfer(pair, (source, target), (&stream, *to), sized(pair, source, &stream), watch)
+                transfer(pair, (source, target), (&stream, None, *to), sized(pair, source, &stream), watch)
             }
             Step::Send { stream, to } => {
-                transfer(pair, (source, target), (stream, *to), sized(pair, source, stream), watch)
+                transfer(pair, (source, target), (stream, None, *to), sized(pair, source, stream), watch)
             }
         };
         landed = sent.map_err(|error| of_target(error, pair, theirs.as_ref()))?;
@@ -240,8 +240,8 @@ fn sized(pair: &Pair, source: &dyn End, stream: &Stream) -> Option<u64> {
 }
 
 /// Sends what little there is behind the vector's base without having asked what the target has: mostly that is the base, and
-/// what it says to what it received is all that has to be known. Where it is not, ZFS refuses, and nothing has happened. Gives
-/// what the target has then; nothing where it is to be asked.
+/// what it says to what it received is all that has to be known. Where it is not, it refuses, and nothing has happened. Gives what
+/// the target has then; nothing where it is to be asked.
 fn ahead(
     pair: &Pair,
     source: &dyn End,
@@ -249,12 +249,12 @@ fn ahead(
     ours: &View,
     watch: &mut dyn Watch,
 ) -> Result<Option<View>, SyncError> {
-    let Some((stream, to)) = plan::ahead(pair, ours) else { return Ok(None) };
+    let Some((stream, (from, to))) = plan::ahead(pair, ours) else { return Ok(None) };
     let size = sized(pair, source, &stream).filter(|size| *size <= AHEAD_MAX);
     if size.is_none() {
         return Ok(None);
     }
-    match transfer(pair, (source, target), (&stream, to), size, watch) {
+    match transfer(pair, (source, target), (&stream, Some(from), to), size, watch) {
         Err(SyncError::Target(refused) | SyncError::Both { target_failed: refused, .. }) if is_its_word(&refused) => {
             Ok(None)
         }
@@ -262,11 +262,11 @@ fn ahead(
     }
 }
 
-/// Sends one stream, which leads to a snapshot; gives what the target has now, where it tells.
+/// Sends one stream, with what [`End::land`] is to know of it; gives what the target has now, where it tells.
 fn transfer(
     pair: &Pair,
     (source, target): (&dyn End, &dyn End),
-    (stream, to): (&Stream, Guid),
+    (stream, from, to): (&Stream, Option<Guid>, Guid),
     size: Option<u64>,
     watch: &mut dyn Watch,
 ) -> Result<Option<View>, SyncError> {
@@ -274,7 +274,7 @@ fn transfer(
     watch.begins(size);
     let sending = source.send(&pair.source, stream).map_err(SyncError::Source)?;
     let mut watched = Watched { sending, watch, stopped: false, ended: false };
-    let received = target.land(&pair.target, &pair.id, to, &mut watched);
+    let received = target.land(&pair.target, &pair.id, (from, to), &mut watched);
     let Watched { sending, stopped, ended, .. } = watched;
     // A stream that nobody reads any more ends in an error of its own; what the target said goes first.
     let sent = sending.finish();
@@ -294,7 +294,12 @@ fn transfer(
 
 /// Whether the target itself has said it, and not the link that broke.
 fn is_its_word(error: &EndError) -> bool {
-    matches!(error, EndError::Peer { .. } | EndError::Zfs(ZfsError::Refused { .. } | ZfsError::NotReceived { .. }))
+    matches!(
+        error,
+        EndError::Peer { .. }
+            | EndError::NotNewest { .. }
+            | EndError::Zfs(ZfsError::Refused { .. } | ZfsError::NotReceived { .. })
+    )
 }
 
 /// Whether it is the target's ZFS that does not take a stream for one.

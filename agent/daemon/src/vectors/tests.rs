@@ -102,8 +102,9 @@ fn what_follows_the_base_is_sent_unasked() {
     world.sync(0).unwrap();
     assert_eq!(ahead(&world), None, "there is nothing new");
     world.point();
-    let (stream, to) = ahead(&world).unwrap();
-    assert_eq!(to, world.machines[A].snapshots(&name("a/x")).unwrap()[1].guid);
+    let (stream, between) = ahead(&world).unwrap();
+    let guids = world.machines[A].snapshots(&name("a/x")).unwrap();
+    assert_eq!(between, (guids[0].guid, guids[1].guid));
     let Stream::Snapshot { base: Base::Snapshot(base), .. } = stream else { panic!("{stream:?}") };
     assert_eq!(base.label.epoch(), Some(world.now - 1));
     for now in [2000, 2001] {

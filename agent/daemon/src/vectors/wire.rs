@@ -45,8 +45,12 @@ pub(super) enum Request {
     Receive {
         dataset: String,
     },
-    /// As [`Request::Receive`]; the snapshot that the stream leads to is marked, and what there is then is the answer.
-    Land(Mark),
+    /// As [`Request::Receive`], where `from` is the newest snapshot, if it is told; the one that the stream leads to is marked, and
+    /// what there is then is the answer.
+    Land {
+        to: Mark,
+        from: Option<u64>,
+    },
     Abort {
         dataset: String,
     },
@@ -86,6 +90,12 @@ pub(super) struct Mark {
     pub dataset: String,
     pub vector: String,
     pub guid: u64,
+}
+
+impl Request {
+    pub(super) fn land(dataset: &DatasetName, id: &VectorId, from: Option<Guid>, to: Guid) -> Self {
+        Request::Land { to: Mark::new(dataset, id, to), from: from.map(Guid::as_u64) }
+    }
 }
 
 impl Mark {

@@ -20,10 +20,11 @@ use crate::types::DatasetName;
 const BUFFER: usize = 256 << 10;
 /// Bytes of a record, without what follows it.
 pub(crate) const RECORD: usize = 312;
-/// Where a header has its magic number, features, kind, base and name.
+/// Where a header has its magic number, features, kind, flags, base and name.
 const MAGIC_AT: usize = 8;
 const VERSION_AT: usize = 16;
 const KIND_AT: usize = 32;
+const FLAGS_AT: usize = 36;
 const FROM_AT: usize = 48;
 const NAME_AT: usize = 56;
 const MAGIC: u64 = 0x2_F5BA_CBAC;
@@ -77,6 +78,11 @@ impl Header {
     /// The blocks are as they lie on the sender's disks.
     pub(crate) fn is_raw(&self) -> bool {
         self.has(RAW)
+    }
+
+    /// Its base is the origin of its dataset.
+    fn is_of_clone(&self) -> bool {
+        self.u32(FLAGS_AT) & 1 != 0
     }
 
     fn is_full(&self) -> bool {
@@ -173,6 +179,9 @@ fn means(number: i32, header: &Header) -> (Refusal, String) {
         (_, TRUNCATED) => (Refusal::Incomplete, "the stream broke off"),
         // What ZFS calls ECKSUM.
         (Errno::EBADE, _) => (Refusal::Corrupt, "the stream is damaged: its checksum does not match"),
+        (Errno::EINVAL, _) if header.is_of_clone() => {
+            (Refusal::NotTheBase, "the stream is that of a clone, which goes into nothing that is there")
+        }
         (Errno::EINVAL, _) if header.is_raw() => (Refusal::Other, "it is not encrypted as the stream's dataset is"),
         (Errno::EINVAL, _) if header.has(EMBEDDED) => (
             Refusal::Other,

@@ -111,6 +111,26 @@ pub(super) fn snapshots(text: &str) -> Result<Vec<Snapshot>, LineError> {
     rows(text, |line| labelled(line, '@').map(|(label, guid, createtxg)| Snapshot { label, guid, createtxg }))
 }
 
+/// Rows of [`SNAPSHOT`] with `-t snapshot`, of any datasets.
+pub(super) fn all_snapshots(text: &str) -> Result<BTreeMap<DatasetName, Vec<Snapshot>>, LineError> {
+    let mut all: BTreeMap<DatasetName, Vec<Snapshot>> = BTreeMap::new();
+    // Those of one dataset come one after the other: its name is read once.
+    let mut of_one: Option<(&str, &mut Vec<Snapshot>)> = None;
+    for line in text.lines() {
+        let unknown = || LineError(line.to_owned());
+        let (dataset, _) = line.split_once('@').ok_or_else(unknown)?;
+        let (label, guid, createtxg) = labelled(line, '@').ok_or_else(unknown)?;
+        let snapshots = match of_one {
+            Some((name, snapshots)) if name == dataset => snapshots,
+            _ => all.entry(dataset.parse().map_err(|_| unknown())?).or_default(),
+        };
+        snapshots.push(Snapshot { label, guid, createtxg });
+        of_one = Some((dataset, snapshots));
+    }
+    all.values_mut().for_each(|snapshots| snapshots.sort_by_key(|snapshot| snapshot.createtxg));
+    Ok(all)
+}
+
 /// Counts the rows of [`SNAPSHOT`] with `-r -t snapshot`, as they come: they may be very many. Those of a pool's own root
 /// dataset are left out.
 pub(super) fn newest(
@@ -218,6 +238,12 @@ mod tests {
         assert_eq!(found[0].label.as_str(), "2024-01-01T10:00:00");
         assert_eq!((found[0].guid.as_u64(), found[1].createtxg), (u64::MAX, 13));
         assert!(snapshots("tank/a#x\t1\t2\n").is_err());
+        let of_two = all_snapshots(&format!("{text}tank/b@2\t7\t9\ntank/b@1\t6\t8\ntank/a@x\t8\t14\n")).unwrap();
+        let labels =
+            |name: &str| of_two[&name.parse().unwrap()].iter().map(|s| s.label.to_string()).collect::<Vec<_>>();
+        assert_eq!((of_two.len(), labels("tank/b")), (2, vec!["1".to_owned(), "2".to_owned()]));
+        assert_eq!(labels("tank/a"), ["2024-01-01T10:00:00", "1568402268", "x"]);
+        assert!(all_snapshots("tank/a@1\t1\t2\ntank/a\t1\t2\n").is_err());
         assert_eq!(bookmarks("tank/a#v:1\t5\t13\n").unwrap()[0].label.as_str(), "v:1");
         assert_eq!(marks(&format!("{text}tank/a#v:1\t5\t13\n")).unwrap().1[0].label.as_str(), "v:1");
         for bad in ["tank/a\t1\t2\n", "tank/a@x#y\t1\t2\n", "tank/a#x\t1\n"] {

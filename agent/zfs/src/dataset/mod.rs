@@ -95,6 +95,16 @@ pub trait Datasets: Send + Sync + std::fmt::Debug {
     /// As [`Datasets::datasets`], and when there is no such dataset.
     fn snapshots(&self, dataset: &DatasetName) -> Result<Vec<Snapshot>, ZfsError>;
 
+    /// What [`Datasets::snapshots`] gives of each of these datasets, those that have none left out; in one look where that is to
+    /// be had.
+    ///
+    /// # Errors
+    /// As [`Datasets::snapshots`], of any of them.
+    fn all_snapshots(&self, datasets: &[DatasetName]) -> Result<BTreeMap<DatasetName, Vec<Snapshot>>, ZfsError> {
+        let each = datasets.iter().map(|dataset| Ok((dataset.clone(), self.snapshots(dataset)?)));
+        each.filter(|of_one| of_one.as_ref().map_or(true, |(_, all)| !all.is_empty())).collect()
+    }
+
     /// The dataset's bookmarks, oldest first.
     ///
     /// # Errors

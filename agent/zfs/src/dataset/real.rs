@@ -208,6 +208,15 @@ impl<R: RunsZfs> Datasets for R {
         read(zfs(self, list).arg(dataset.as_str()), lines::bookmarks)
     }
 
+    fn all_snapshots(&self, datasets: &[DatasetName]) -> Result<BTreeMap<DatasetName, Vec<Snapshot>>, ZfsError> {
+        // Without a name the tool lists what is there.
+        if datasets.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let list = zfs(self, ["list", "-Hp", "-d", "1", "-t", "snapshot", "-o", lines::SNAPSHOT]);
+        read(list.args(datasets.iter().map(DatasetName::as_str)), lines::all_snapshots)
+    }
+
     fn marks(&self, dataset: &DatasetName) -> Result<(Vec<Snapshot>, Vec<Bookmark>), ZfsError> {
         let list = ["list", "-Hp", "-d", "1", "-t", "snapshot,bookmark", "-s", "createtxg", "-o", lines::SNAPSHOT];
         read(zfs(self, list).arg(dataset.as_str()), lines::marks)

@@ -255,9 +255,10 @@ impl End for Far<'_> {
         &self,
         dataset: &DatasetName,
         id: &VectorId,
-        to: Guid,
+        (from, to): (Option<Guid>, Guid),
         stream: &mut dyn Read,
     ) -> Result<Option<View>, EndError> {
+        from.map_or(Ok(()), |from| self.0.must_be_at(dataset, from))?;
         self.receive(dataset, stream)?;
         self.0.keep(dataset, id, to)?;
         self.0.look(dataset)
@@ -400,10 +401,10 @@ impl End for Wired<'_> {
         &self,
         dataset: &DatasetName,
         id: &VectorId,
-        to: Guid,
+        (from, to): (Option<Guid>, Guid),
         stream: &mut dyn Read,
     ) -> Result<Option<View>, EndError> {
-        match self.ask(&Request::Land(Mark::new(dataset, id, to)), stream)? {
+        match self.ask(&Request::land(dataset, id, from, to), stream)? {
             Answer::View(view) => Ok(view.map(|view| (*view).try_into()).transpose()?),
             other => panic!("{other:?}"),
         }

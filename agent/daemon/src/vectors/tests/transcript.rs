@@ -276,6 +276,15 @@ impl<Z: Machine> Play<'_, Z> {
         self.receive("6 to 7", &increment("a/c@6", "a/c@7"), "b/x");
         self.look("b/x");
         self.content("b/x@7");
+        // A snapshot of its own in between, with nothing new in it.
+        self.point("b/x", "own");
+        self.write("a/c", "f8");
+        self.point("a/c", "8");
+        for what in ["7 to 8", "7 to 8 again"] {
+            self.receive(what, &increment("a/c@7", "a/c@8"), "b/x");
+        }
+        self.look("b/x");
+        self.content("b/x@8");
         let pools = ["a", "b"].map(|pool| pool.parse().unwrap());
         let names = zfs.datasets(&pools).map(|all| {
             let mut names: Vec<String> = all.into_iter().map(|found| found.name.to_string()).collect();

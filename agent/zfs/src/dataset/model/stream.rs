@@ -158,11 +158,19 @@ impl State {
             }
             _ if header.skipped > 0 => return refuse(Refusal::Missing, format!("{name}: nothing to continue")),
             Some((None, set)) => {
-                let newest = set.snaps.last();
-                if header.from.is_none() || header.of_clone || newest.map(|s| s.guid.as_u64()) != header.from {
+                if header.from.is_none() || header.of_clone {
                     return refuse(Refusal::NotTheBase, name);
                 }
-                if newest.is_some_and(|snap| *snap.content != set.content) {
+                if set.snaps.iter().any(|snap| header.name.ends_with(&format!("@{}", snap.label))) {
+                    return refuse(Refusal::Exists, name);
+                }
+                let Some(at) = set.snaps.iter().position(|snap| Some(snap.guid.as_u64()) == header.from) else {
+                    return refuse(Refusal::NotTheBase, name);
+                };
+                let base = &set.snaps[at].content;
+                // Snapshots behind the base that hold nothing new are no hindrance, unless the stream is raw.
+                let hinders = |snap: &Snap| header.encrypted || snap.content != *base;
+                if set.snaps[at + 1..].iter().any(hinders) || **base != set.content {
                     return refuse(Refusal::Modified, name);
                 }
             }
