@@ -36,6 +36,9 @@ pub struct BenchArgs {
     /// Of `ibu`, only this part
     #[arg(long, value_enum, value_name = "PART")]
     only: Option<ibu::Part>,
+    /// Of `replicate`, only these parts
+    #[arg(long, value_enum, value_name = "PART")]
+    part: Vec<replicate::Part>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -81,7 +84,8 @@ pub fn run(args: BenchArgs) -> Result<()> {
         rows.extend(ibu::measure(&checkout, pairs, args.only)?);
     }
     if args.what.contains(&What::Replicate) {
-        rows.extend(replicate::measure(&checkout, &lab(&checkout, false)?)?);
+        let parts = if args.part.is_empty() { replicate::Part::value_variants() } else { &args.part };
+        rows.extend(replicate::measure(&checkout, &lab(&checkout, false)?, parts)?);
     }
     println!("\n| what | ours | limit or peer |\n|---|---|---|");
     rows.iter().for_each(|row| println!("| {} | {} | {} |", row.what, row.ours, row.beside));

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
 use siris_build::Progress;
 use siris_host::cmd::{Cmd, Tool};
 use siris_tests::disk;
@@ -16,8 +17,8 @@ use siris_tests::vm::{Machine, Vm};
 
 use super::Row;
 
-/// What is sent at once.
-const CONTENT_MIB: u64 = 384;
+/// What is sent at once: so much that what a sync costs beside its bytes, which is measured too, is little of it.
+const CONTENT_MIB: u64 = 768;
 /// Tiny snapshots in a row.
 const TINY: u64 = 500;
 /// Syncs of one tiny snapshot each, in a row.
@@ -29,7 +30,9 @@ const LISTINGS: u32 = 3;
 /// Their names, but for four digits.
 const MANY: &str = "5f0d3a0e-6c6f-4d7e-8f7c-0f3b2a1c";
 /// A disk for the pool, one for syncoid. MiB.
-const DISKS: [u32; 2] = [4096, 2048];
+const DISKS: [u32; 2] = [8192, 2048];
+/// What syncoid fills.
+const REMOTE: &str = "root@127.0.0.1:vault/plain/syncoid";
 const LIMIT: Duration = Duration::from_secs(1800);
 
 /// Functions of the shell: `plain`, a shell on the other box as an operator has it; `syncoid`; `timed`, which prints how long
@@ -72,11 +75,35 @@ fn on(vm: &Vm<'_>, script: &str) -> Result<String> {
     Ok(done.text.trim().to_owned())
 }
 
-/// Boots two boxes and measures.
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// How fast a large snapshot passes
+    Throughput,
+    /// A sync of one snapshot with next to nothing in it
+    Each,
+    /// Five hundred such snapshots, at once
+    Tiny,
+    /// Listing twenty thousand snapshots
+    Listing,
+}
+
+impl Part {
+    fn measure(self, pair: &Pair<'_>) -> Result<Vec<Row>> {
+        match self {
+            Part::Throughput => throughput(pair),
+            Part::Tiny => tiny(pair),
+            Part::Each => each(pair),
+            Part::Listing => listing(pair),
+        }
+    }
+}
+
+/// Boots two boxes and measures these parts.
 ///
 /// # Errors
 /// When they do not boot, or something fails.
-pub fn measure(checkout: &Path, lab: &Lab) -> Result<Vec<Row>> {
+pub fn measure(checkout: &Path, lab: &Lab, parts: &[Part]) -> Result<Vec<Row>> {
     let bench = Bench::new(lab)?;
     let spec = Spec::bare(Firmware::Bios, Bus::Virtio)
         .with("ssh.authorized_keys.root", &lab.public_key()?)
@@ -96,8 +123,9 @@ pub fn measure(checkout: &Path, lab: &Lab) -> Result<Vec<Row>> {
 
     let mut rows = Vec::new();
     // Told as they come: a later part that fails takes none of them along.
-    for part in [throughput, tiny, each, listing] {
-        let measured = part(&pair)?;
+    prepare(&pair)?;
+    for part in parts {
+        let measured = part.measure(&pair)?;
         measured.iter().for_each(|Row { what, ours, beside }| eprintln!("bench: {what}: {ours}; {beside}"));
         rows.extend(measured);
     }
@@ -116,25 +144,40 @@ fn freight(checkout: &Path, work: &Path) -> Result<std::path::PathBuf> {
     Ok(work.join("out/freight.ext4"))
 }
 
-/// A whole dataset, and how fast it passes.
+/// Has each way of replicating begun: what follows is what comes with each sync.
+fn prepare(pair: &Pair<'_>) -> Result<()> {
+    let dataset = source();
+    // By hand only: with a schedule, no new snapshot starts a sync beside those that are measured.
+    pair.office(&format!(
+        "touch $(zfs get -Ho value mountpoint {dataset})/note; point={dataset}@$(sirisctl dataset snapshot {ASSET})
+         sirisctl vector add {ASSET} vault; sirisctl vector sync 1; sirisctl vector set 1 --when 24h
+         syncoid {dataset} {REMOTE}
+         for name in first second; do zfs send -Lc $point | plain zfs receive -u vault/plain/$name; done"
+    ))
+    .map(drop)
+}
+
+/// Much at once, and how fast it passes.
 fn throughput(pair: &Pair<'_>) -> Result<Vec<Row>> {
     let dataset = source();
-    pair.office(&format!(
-        "dir=$(zfs get -Ho value mountpoint {dataset}); dd if=/dev/urandom of=$dir/sdb.img bs=1M count={CONTENT_MIB} status=none
+    let point = pair.office(&format!(
+        "dd if=/dev/urandom of=$(zfs get -Ho value mountpoint {dataset})/sdb.img bs=1M count={CONTENT_MIB} status=none
          sirisctl dataset snapshot {ASSET}"
     ))?;
-    let point = pair.office(&format!("zfs list -Hpd1 -t snapshot -o name {dataset} | tail -1"))?;
+    let base =
+        pair.office(&format!("zfs list -Hpd1 -t snapshot -s createtxg -o name {dataset} | tail -2 | head -1"))?;
+    let send = format!("zfs send -Lc -i {base} {dataset}@{point}");
     // Once for nothing: what is sent is in memory then.
-    pair.office(&format!("zfs send -Lc {point} > /dev/null"))?;
+    pair.office(&format!("{send} > /dev/null"))?;
     let plain = |name: &str| {
-        let stream = format!("zfs send -Lc {point} | plain zfs receive -u vault/plain/{name}");
+        let stream = format!("{send} | plain zfs receive -u vault/plain/{name}");
         pair.timed("zfs send | ssh zfs receive", &format!("eval 'set -o pipefail; {stream}'"))
     };
     // Before and after ours: machines get slower and faster.
     let first = plain("first")?;
-    let ours = pair.timed("ours", &format!("eval 'sirisctl vector add {ASSET} vault && sirisctl vector sync 1'"))?;
+    let ours = pair.timed("ours", "sirisctl vector sync 1")?;
     let second = plain("second")?;
-    let syncoid = pair.timed("syncoid", &format!("syncoid {dataset} root@127.0.0.1:vault/plain/syncoid"))?;
+    let syncoid = pair.timed("syncoid", &format!("syncoid {dataset} {REMOTE}"))?;
     let bare = (first + second) / 2.0;
     let rate = |seconds: f64| format!("{:.1} MB/s", CONTENT_MIB as f64 * 1.048_576 / seconds);
     let beside = format!(
@@ -151,16 +194,15 @@ fn throughput(pair: &Pair<'_>) -> Result<Vec<Row>> {
 fn tiny(pair: &Pair<'_>) -> Result<Vec<Row>> {
     let dataset = source();
     pair.office(&format!(
-        "sirisctl vector pause 1; dir=$(zfs get -Ho value mountpoint {dataset}); now=$(date +%s)
+        "dir=$(zfs get -Ho value mountpoint {dataset}); now=$(date +%s)
          for n in $(seq {TINY}); do echo $n > $dir/note; zfs snapshot {dataset}@$((now + n)); done"
     ))?;
-    let ours = pair.timed("ours, tiny snapshots", "eval 'sirisctl vector resume 1 && sirisctl vector sync 1'")?;
-    let syncoid =
-        pair.timed("syncoid, tiny snapshots", &format!("syncoid {dataset} root@127.0.0.1:vault/plain/syncoid"))?;
+    let ours = pair.timed("ours, tiny snapshots", "sirisctl vector sync 1")?;
+    let syncoid = pair.timed("syncoid, tiny snapshots", &format!("syncoid {dataset} {REMOTE}"))?;
     // What ZFS itself takes for it: each snapshot waits for transaction groups of its own.
-    let ends = format!("zfs list -Hpd1 -t snapshot -s createtxg -o name {dataset}");
-    let bare =
-        format!("zfs send -Lc -I $({ends} | head -1) $({ends} | tail -1) | plain zfs receive -u vault/plain/first");
+    let list = "zfs list -Hpd1 -t snapshot -s createtxg -o name";
+    let has = format!("$(plain {list} vault/plain/first | tail -1 | cut -d@ -f2)");
+    let bare = format!("zfs send -Lc -I @{has} $({list} {dataset} | tail -1) | plain zfs receive -u vault/plain/first");
     let bare =
         pair.timed("zfs send -I | ssh zfs receive, tiny snapshots", &format!("eval 'set -o pipefail; {bare}'"))?;
     let count = |dataset: &str| on(&pair.two.vault, &format!("zfs list -Hpd1 -t snapshot -o name {dataset} | wc -l"));
@@ -187,10 +229,8 @@ fn each(pair: &Pair<'_>) -> Result<Vec<Row>> {
         )
     };
     let ours = pair.timed("ours, a sync for each snapshot", &rounds("sirisctl vector sync 1"))?;
-    pair.office("sirisctl vector pause 1")?;
-    let remote = "root@127.0.0.1:vault/plain/syncoid";
-    pair.office(&format!("timed syncoid {dataset} {remote}"))?;
-    let syncoid = pair.timed("syncoid, one for each snapshot", &rounds(&format!("syncoid {dataset} {remote}")))?;
+    pair.office(&format!("timed syncoid {dataset} {REMOTE}"))?;
+    let syncoid = pair.timed("syncoid, one for each snapshot", &rounds(&format!("syncoid {dataset} {REMOTE}")))?;
     let one = |seconds: f64| format!("{:.2} s", seconds / SYNCS as f64);
     Ok(vec![Row {
         what: "a sync of one tiny snapshot".to_owned(),
@@ -203,8 +243,7 @@ fn each(pair: &Pair<'_>) -> Result<Vec<Row>> {
 fn listing(pair: &Pair<'_>) -> Result<Vec<Row>> {
     // ZFS takes one snapshot of a dataset in each transaction group: of many datasets, it takes as many.
     pair.office(&format!(
-        "sirisctl vector pause 1
-         all=; for n in $(seq {ASSETS}); do all=\"$all tank/home/agents/{MANY}$(printf %04d $n)\"; done
+        "all=; for n in $(seq {ASSETS}); do all=\"$all tank/home/agents/{MANY}$(printf %04d $n)\"; done
          for one in $all; do zfs create $one; done
          for n in $(seq {POINTS}); do zfs snapshot $(printf \"%s@$((1568400000 + n)) \" $all); done"
     ))?;

@@ -162,17 +162,18 @@ pub trait End: Send + Sync + Debug {
     /// When it cannot be asked. An error never means "none".
     fn look(&self, dataset: &DatasetName) -> Result<Option<View>, EndError>;
 
-    /// Holds a snapshot for the vector, beside what it holds already: it is about to be sent.
+    /// Holds a snapshot for the vector, beside what it holds already: it is about to be sent. What the end was `seen` to have spares
+    /// it a look.
     ///
     /// # Errors
     /// When the snapshot is gone, or ZFS refuses.
-    fn pin(&self, dataset: &DatasetName, id: &VectorId, guid: Guid) -> Result<(), EndError>;
+    fn pin(&self, dataset: &DatasetName, id: &VectorId, guid: Guid, seen: Option<&View>) -> Result<(), EndError>;
 
     /// Makes a snapshot the vector's base: it is held and bookmarked, and what marked older ones goes.
     ///
     /// # Errors
     /// As [`End::pin`].
-    fn keep(&self, dataset: &DatasetName, id: &VectorId, guid: Guid) -> Result<(), EndError>;
+    fn keep(&self, dataset: &DatasetName, id: &VectorId, guid: Guid, seen: Option<&View>) -> Result<(), EndError>;
 
     /// Takes back whatever the vector has marked. A dataset that is gone has nothing.
     ///
@@ -295,6 +296,16 @@ impl<'a> Local<'a> {
         found.ok_or_else(|| EndError::SnapshotGone { dataset: dataset.clone(), guid })
     }
 
+    /// The snapshot by its name, which is the one it was seen to have if that is the same one still.
+    fn still(&self, dataset: &DatasetName, guid: Guid, seen: Option<&View>) -> Result<SnapshotName, EndError> {
+        let named = |label: &Label| SnapshotName::new(dataset.clone(), label.clone());
+        let seen = seen.and_then(|seen| seen.snapshot(guid)).map(|found| named(&found.label));
+        match seen {
+            Some(name) if self.zfs.guid_of(&name)? == Some(guid) => Ok(name),
+            _ => Ok(named(&self.snapshot(dataset, guid)?.label)),
+        }
+    }
+
     /// Its newest snapshot is that one.
     pub(super) fn must_be_at(&self, dataset: &DatasetName, guid: Guid) -> Result<(), EndError> {
         let newest = self.zfs.snapshots(dataset)?.pop();
@@ -351,26 +362,27 @@ impl End for Local<'_> {
         Ok(Some(View { dataset: found, origin, snapshots, bookmarks }))
     }
 
-    fn pin(&self, dataset: &DatasetName, id: &VectorId, guid: Guid) -> Result<(), EndError> {
-        let found = self.snapshot(dataset, guid)?;
-        Ok(self.zfs.hold(&SnapshotName::new(dataset.clone(), found.label), &id.tag())?)
+    fn pin(&self, dataset: &DatasetName, id: &VectorId, guid: Guid, seen: Option<&View>) -> Result<(), EndError> {
+        let snapshot = self.still(dataset, guid, seen)?;
+        Ok(self.zfs.hold(&snapshot, &id.tag())?)
     }
 
-    fn keep(&self, dataset: &DatasetName, id: &VectorId, guid: Guid) -> Result<(), EndError> {
-        let (snapshots, mut own) = self.zfs.marks(dataset)?;
-        own.retain(|bookmark| id.owns(&bookmark.label));
-        let found = snapshots.iter().find(|snapshot| snapshot.guid == guid);
-        let found = found.ok_or_else(|| EndError::SnapshotGone { dataset: dataset.clone(), guid })?;
-        let (snapshot, createtxg) = (SnapshotName::new(dataset.clone(), found.label.clone()), found.createtxg);
+    fn keep(&self, dataset: &DatasetName, id: &VectorId, guid: Guid, seen: Option<&View>) -> Result<(), EndError> {
+        let looked = if seen.is_some() { None } else { self.look(dataset)? };
+        let gone = || EndError::SnapshotGone { dataset: dataset.clone(), guid };
+        let seen = seen.or(looked.as_ref()).ok_or_else(gone)?;
+        let createtxg = seen.snapshot(guid).ok_or_else(gone)?.createtxg;
+        let snapshot = self.still(dataset, guid, Some(seen))?;
+        let own: Vec<&Bookmark> = seen.bookmarks.iter().filter(|bookmark| id.owns(&bookmark.label)).collect();
         // The new one is there before the old ones go.
         self.zfs.hold(&snapshot, &id.tag())?;
         if !own.iter().any(|bookmark| bookmark.guid == guid) {
             self.zfs.bookmark(&snapshot, &id.bookmark(guid))?;
         }
-        let old: Vec<&Bookmark> = own.iter().filter(|bookmark| bookmark.guid != guid).collect();
+        let old: Vec<&Bookmark> = own.into_iter().filter(|bookmark| bookmark.guid != guid).collect();
         // What is held lies between the oldest base that is still marked and the new one, or is pinned behind that.
         let oldest = old.iter().map(|bookmark| bookmark.createtxg).min().unwrap_or(0);
-        let passed = snapshots.iter().filter(|s| oldest <= s.createtxg && s.createtxg < createtxg);
+        let passed = seen.snapshots.iter().filter(|s| oldest <= s.createtxg && s.createtxg < createtxg);
         self.release(dataset, id, &passed.map(|snapshot| snapshot.label.clone()).collect::<Vec<_>>())?;
         // Last: they say where to look for holds.
         for bookmark in old {
@@ -418,11 +430,14 @@ impl End for Local<'_> {
     ) -> Result<Option<View>, EndError> {
         from.map_or(Ok(()), |from| self.must_be_at(dataset, from))?;
         self.receive(dataset, stream)?;
-        match self.keep(dataset, id, to) {
-            // It led elsewhere: what there is now says where to.
-            Ok(()) | Err(EndError::SnapshotGone { .. }) => self.look(dataset),
-            Err(error) => Err(error),
+        let Some(mut view) = self.look(dataset)? else { return Ok(None) };
+        // Where it led elsewhere, what there is now says where to.
+        if let Some(createtxg) = view.snapshot(to).map(|landed| landed.createtxg) {
+            self.keep(dataset, id, to, Some(&view))?;
+            view.bookmarks.retain(|bookmark| !id.owns(&bookmark.label));
+            view.bookmarks.push(Bookmark { label: id.bookmark(to), guid: to, createtxg });
         }
+        Ok(Some(view))
     }
 
     fn digest(&self, dataset: &DatasetName, guid: Guid, scope: Scope) -> Result<Digests, EndError> {

@@ -122,10 +122,10 @@ impl Session<'_> {
                 return Ok(Answer::View(view.as_ref().map(|view| Box::new(view.into()))));
             }
             Request::Pin(Mark { dataset, vector, guid }) => {
-                end.pin(&self.below(&dataset)?, &self.vector(&vector)?, siris_zfs::Guid::new(guid))?;
+                end.pin(&self.below(&dataset)?, &self.vector(&vector)?, siris_zfs::Guid::new(guid), None)?;
             }
             Request::Keep(Mark { dataset, vector, guid }) => {
-                end.keep(&self.below(&dataset)?, &self.vector(&vector)?, siris_zfs::Guid::new(guid))?;
+                end.keep(&self.below(&dataset)?, &self.vector(&vector)?, siris_zfs::Guid::new(guid), None)?;
             }
             Request::Forget { dataset, vector } => end.forget(&self.below(&dataset)?, &self.vector(&vector)?)?,
             Request::Size { dataset, stream } => {

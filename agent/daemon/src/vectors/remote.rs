@@ -219,11 +219,11 @@ impl End for Remote {
         Ok(view.map(TryInto::try_into).transpose()?)
     }
 
-    fn pin(&self, dataset: &DatasetName, id: &VectorId, guid: Guid) -> Result<(), EndError> {
+    fn pin(&self, dataset: &DatasetName, id: &VectorId, guid: Guid, _seen: Option<&View>) -> Result<(), EndError> {
         self.done(&Request::Pin(Mark::new(dataset, id, guid)))
     }
 
-    fn keep(&self, dataset: &DatasetName, id: &VectorId, guid: Guid) -> Result<(), EndError> {
+    fn keep(&self, dataset: &DatasetName, id: &VectorId, guid: Guid, _seen: Option<&View>) -> Result<(), EndError> {
         self.done(&Request::Keep(Mark::new(dataset, id, guid)))
     }
 

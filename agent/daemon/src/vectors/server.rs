@@ -70,12 +70,12 @@ impl End for Server {
         self.end().look(dataset).map_err(of_link)
     }
 
-    fn pin(&self, dataset: &DatasetName, id: &VectorId, guid: Guid) -> Result<(), EndError> {
-        self.end().pin(dataset, id, guid).map_err(of_link)
+    fn pin(&self, dataset: &DatasetName, id: &VectorId, guid: Guid, seen: Option<&View>) -> Result<(), EndError> {
+        self.end().pin(dataset, id, guid, seen).map_err(of_link)
     }
 
-    fn keep(&self, dataset: &DatasetName, id: &VectorId, guid: Guid) -> Result<(), EndError> {
-        self.end().keep(dataset, id, guid).map_err(of_link)
+    fn keep(&self, dataset: &DatasetName, id: &VectorId, guid: Guid, seen: Option<&View>) -> Result<(), EndError> {
+        self.end().keep(dataset, id, guid, seen).map_err(of_link)
     }
 
     fn forget(&self, dataset: &DatasetName, id: &VectorId) -> Result<(), EndError> {

@@ -153,10 +153,10 @@ pub fn sync(pair: &Pair, source: &dyn End, target: &dyn End, watch: &mut dyn Wat
             Step::Abort => target.abort_receive(&pair.target).map(|()| None).map_err(SyncError::Target),
             Step::Resume { token, to } => {
                 let stream = Stream::Rest { token: token.clone() };
-                transfer(pair, (source, target), (&stream, None, *to), sized(pair, source, &stream), watch)
+                transfer(pair, (source, &ours), target, (&stream, None, *to), sized(pair, source, &stream), watch)
             }
             Step::Send { stream, to } => {
-                transfer(pair, (source, target), (stream, None, *to), sized(pair, source, stream), watch)
+                transfer(pair, (source, &ours), target, (stream, None, *to), sized(pair, source, stream), watch)
             }
         };
         landed = sent.map_err(|error| of_target(error, pair, theirs.as_ref()))?;
@@ -188,10 +188,10 @@ fn settle(
         own.next().is_some_and(|bookmark| bookmark.guid == newest.guid) && own.next().is_none()
     };
     if !only(theirs) {
-        target.keep(&pair.target, &pair.id, newest.guid).map_err(SyncError::Target)?;
+        target.keep(&pair.target, &pair.id, newest.guid, Some(theirs)).map_err(SyncError::Target)?;
     }
     if !only(ours) {
-        source.keep(&pair.source, &pair.id, newest.guid).map_err(SyncError::Source)?;
+        source.keep(&pair.source, &pair.id, newest.guid, Some(ours)).map_err(SyncError::Source)?;
     }
     Ok(())
 }
@@ -254,7 +254,7 @@ fn ahead(
     if size.is_none() {
         return Ok(None);
     }
-    match transfer(pair, (source, target), (&stream, Some(from), to), size, watch) {
+    match transfer(pair, (source, ours), target, (&stream, Some(from), to), size, watch) {
         Err(SyncError::Target(refused) | SyncError::Both { target_failed: refused, .. }) if is_its_word(&refused) => {
             Ok(None)
         }
@@ -265,12 +265,13 @@ fn ahead(
 /// Sends one stream, with what [`End::land`] is to know of it; gives what the target has now, where it tells.
 fn transfer(
     pair: &Pair,
-    (source, target): (&dyn End, &dyn End),
+    (source, ours): (&dyn End, &View),
+    target: &dyn End,
     (stream, from, to): (&Stream, Option<Guid>, Guid),
     size: Option<u64>,
     watch: &mut dyn Watch,
 ) -> Result<Option<View>, SyncError> {
-    source.pin(&pair.source, &pair.id, to).map_err(SyncError::Source)?;
+    source.pin(&pair.source, &pair.id, to, Some(ours)).map_err(SyncError::Source)?;
     watch.begins(size);
     let sending = source.send(&pair.source, stream).map_err(SyncError::Source)?;
     let mut watched = Watched { sending, watch, stopped: false, ended: false };

@@ -512,7 +512,7 @@ fn a_key_does_what_it_is_for_and_nothing_else() {
     zfs.create(&name("a/others/z")).unwrap();
     for elsewhere in ["a/x", "a/others/z", "a/other"] {
         assert_eq!(code(wired.look(&name(elsewhere)).unwrap_err()), "peer-outside-prefix", "{elsewhere}");
-        let marked = wired.keep(&name(elsewhere), &id(1), Guid::new(1));
+        let marked = wired.keep(&name(elsewhere), &id(1), Guid::new(1), None);
         assert_eq!(code(marked.unwrap_err()), "peer-outside-prefix");
     }
     let guid = zfs.snapshots(&name("a/x")).unwrap()[0].guid;
@@ -536,8 +536,19 @@ fn a_key_does_what_it_is_for_and_nothing_else() {
     // One kind of key does not do the other's work.
     assert_eq!(code(wired.receive(&name("a/other/z"), &mut &b""[..]).unwrap_err()), "peer-not-allowed");
     assert_eq!(code(wired.abort_receive(&name("a/other/z")).unwrap_err()), "peer-not-allowed");
+    let own = VectorId { device: receives.device, number: 1 };
+    let land = |wired: &Wired<'_>, dataset: &str, id: VectorId| {
+        code(wired.land(&name(dataset), &id, (Some(Guid::new(7)), Guid::new(8)), &mut &b""[..]).unwrap_err())
+    };
+    assert_eq!(land(&wired, "a/other/z", own), "peer-not-allowed");
     assert_eq!(code(wired.tell(&name("a/other/y"), &Notes::default()).unwrap_err()), "peer-not-allowed");
     let wired = Wired(zfs, &receives);
+    assert_eq!(land(&wired, "a/x", own), "peer-outside-prefix");
+    assert_eq!(
+        land(&wired, "a/other/y", VectorId { device: uuid::Uuid::from_u128(0xf), number: 1 }),
+        "peer-foreign-vector"
+    );
+    assert_eq!(land(&wired, "a/other/y", own), "not-the-newest");
     assert_eq!(code(wired.send(&name("a/other/y"), &full("a/other/y@1")).unwrap_err()), "peer-not-allowed");
 
     // What is kept with a replica is such as can be listed, and stays below the prefix.
@@ -561,7 +572,6 @@ fn a_key_does_what_it_is_for_and_nothing_else() {
     assert_eq!(code(wired.forget(&name("a/other/y"), &foreign).unwrap_err()), "peer-foreign-vector");
 
     // Only who may both send and receive has datasets change places, and only those that its own vector has marked.
-    let own = VectorId { device: receives.device, number: 1 };
     let newest = zfs.snapshots(&name("a/other/y")).unwrap().pop().unwrap().guid;
     for rights in [&receives, &sends] {
         let wired = Wired(zfs, rights);
@@ -573,10 +583,11 @@ fn a_key_does_what_it_is_for_and_nothing_else() {
     assert_eq!(code(wired.step_down(&name("a/x"), &own).unwrap_err()), "peer-outside-prefix");
     assert_eq!(code(wired.step_down(&name("a/other/y"), &own).unwrap_err()), "peer-foreign-vector");
     assert_eq!(code(wired.take_over(&name("a/other/y"), &own, newest).unwrap_err()), "peer-foreign-vector");
-    wired.keep(&name("a/other/y"), &own, newest).unwrap();
+    wired.keep(&name("a/other/y"), &own, newest, None).unwrap();
     assert_eq!(code(wired.take_over(&name("a/other/y"), &own, Guid::new(1)).unwrap_err()), "not-the-newest");
     wired.take_over(&name("a/other/y"), &own, newest).unwrap();
     assert_eq!(code(wired.receive(&name("a/other/y"), &mut &b""[..]).unwrap_err()), "target-is-primary");
+    assert_eq!(land(&wired, "a/other/y", own), "target-is-primary");
     assert_eq!(code(wired.tell(&name("a/other/y"), &named("mine")).unwrap_err()), "target-is-primary");
     wired.step_down(&name("a/other/y"), &own).unwrap();
 

@@ -111,6 +111,11 @@ pub(super) fn snapshots(text: &str) -> Result<Vec<Snapshot>, LineError> {
     rows(text, |line| labelled(line, '@').map(|(label, guid, createtxg)| Snapshot { label, guid, createtxg }))
 }
 
+/// The one row of `zfs get -Hpo value guid`.
+pub(super) fn guid(text: &str) -> Result<Guid, LineError> {
+    text.trim_end().parse().map_err(|_| LineError(text.to_owned()))
+}
+
 /// Rows of [`SNAPSHOT`] with `-t snapshot`, of any datasets.
 pub(super) fn all_snapshots(text: &str) -> Result<BTreeMap<DatasetName, Vec<Snapshot>>, LineError> {
     let mut all: BTreeMap<DatasetName, Vec<Snapshot>> = BTreeMap::new();

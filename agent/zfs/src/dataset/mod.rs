@@ -95,6 +95,15 @@ pub trait Datasets: Send + Sync + std::fmt::Debug {
     /// As [`Datasets::datasets`], and when there is no such dataset.
     fn snapshots(&self, dataset: &DatasetName) -> Result<Vec<Snapshot>, ZfsError>;
 
+    /// The guid of the snapshot of that name; `None` where there is none. One look, however many there are.
+    ///
+    /// # Errors
+    /// As [`Datasets::datasets`].
+    fn guid_of(&self, snapshot: &SnapshotName) -> Result<Option<Guid>, ZfsError> {
+        let found = self.snapshots(&snapshot.dataset)?.into_iter().find(|found| found.label == snapshot.label);
+        Ok(found.map(|found| found.guid))
+    }
+
     /// What [`Datasets::snapshots`] gives of each of these datasets, those that have none left out; in one look where that is to
     /// be had.
     ///

@@ -208,6 +208,14 @@ impl<R: RunsZfs> Datasets for R {
         read(zfs(self, list).arg(dataset.as_str()), lines::bookmarks)
     }
 
+    fn guid_of(&self, snapshot: &SnapshotName) -> Result<Option<Guid>, ZfsError> {
+        let get = zfs(self, ["get", "-Hpo", "value", "guid"]).arg(snapshot.to_string());
+        match read(get, lines::guid) {
+            Err(ZfsError::Refused { why: Refusal::Missing, .. }) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
     fn all_snapshots(&self, datasets: &[DatasetName]) -> Result<BTreeMap<DatasetName, Vec<Snapshot>>, ZfsError> {
         // Without a name the tool lists what is there.
         if datasets.is_empty() {

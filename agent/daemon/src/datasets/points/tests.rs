@@ -151,7 +151,7 @@ fn what_is_no_recovery_point_is_not_destroyed() {
 fn what_a_vector_goes_on_from_or_has_yet_to_send_stays() {
     let zfs = with(&["1", "2", "3", "4"]);
     let guid = zfs.snapshots(&name(X)).unwrap()[1].guid;
-    Local::new(&zfs).keep(&name(X), &id(1), guid).unwrap();
+    Local::new(&zfs).keep(&name(X), &id(1), guid, None).unwrap();
     let sends = |_: &View| vec![(id(1), Side::Source)];
     let needs = stays(&zfs, "2", &sends);
     assert_eq!(needs, [format!("vector {} goes on from it", id(1)), format!("it is held by {}", id(1).tag())]);

@@ -156,7 +156,7 @@ impl Mirror<'_> {
             let There { whole, partial } = self.look()?;
             let have = |there: &Option<String>| view.snapshots.iter().find(|snapshot| Some(point(snapshot)) == *there);
             if let Some(base) = have(&whole) {
-                Local::new(self.zfs).keep(self.dataset, &self.id, base.guid).map_err(SyncError::Source)?;
+                Local::new(self.zfs).keep(self.dataset, &self.id, base.guid, Some(&view)).map_err(SyncError::Source)?;
                 if base.guid == newest.guid {
                     return Ok(base.clone());
                 }
@@ -171,7 +171,7 @@ impl Mirror<'_> {
             // What was begun is brought to its end: a copy that is of two points would have files of the older one written to
             // that the whole copy shares.
             let next = have(&partial).unwrap_or(newest);
-            Local::new(self.zfs).pin(self.dataset, &self.id, next.guid).map_err(SyncError::Source)?;
+            Local::new(self.zfs).pin(self.dataset, &self.id, next.guid, Some(&view)).map_err(SyncError::Source)?;
             self.send(next, whole.is_some(), watch)?;
         }
     }

@@ -260,7 +260,7 @@ impl End for Far<'_> {
     ) -> Result<Option<View>, EndError> {
         from.map_or(Ok(()), |from| self.0.must_be_at(dataset, from))?;
         self.receive(dataset, stream)?;
-        self.0.keep(dataset, id, to)?;
+        self.0.keep(dataset, id, to, None)?;
         self.0.look(dataset)
     }
 
@@ -268,12 +268,12 @@ impl End for Far<'_> {
         self.0.look(dataset)
     }
 
-    fn pin(&self, dataset: &DatasetName, id: &VectorId, guid: Guid) -> Result<(), EndError> {
-        self.0.pin(dataset, id, guid)
+    fn pin(&self, dataset: &DatasetName, id: &VectorId, guid: Guid, seen: Option<&View>) -> Result<(), EndError> {
+        self.0.pin(dataset, id, guid, seen)
     }
 
-    fn keep(&self, dataset: &DatasetName, id: &VectorId, guid: Guid) -> Result<(), EndError> {
-        self.0.keep(dataset, id, guid)
+    fn keep(&self, dataset: &DatasetName, id: &VectorId, guid: Guid, seen: Option<&View>) -> Result<(), EndError> {
+        self.0.keep(dataset, id, guid, seen)
     }
 
     fn forget(&self, dataset: &DatasetName, id: &VectorId) -> Result<(), EndError> {
@@ -348,11 +348,11 @@ impl End for Wired<'_> {
         }
     }
 
-    fn pin(&self, dataset: &DatasetName, id: &VectorId, guid: Guid) -> Result<(), EndError> {
+    fn pin(&self, dataset: &DatasetName, id: &VectorId, guid: Guid, _seen: Option<&View>) -> Result<(), EndError> {
         self.ask(&Request::Pin(Mark::new(dataset, id, guid)), &mut io::empty()).map(drop)
     }
 
-    fn keep(&self, dataset: &DatasetName, id: &VectorId, guid: Guid) -> Result<(), EndError> {
+    fn keep(&self, dataset: &DatasetName, id: &VectorId, guid: Guid, _seen: Option<&View>) -> Result<(), EndError> {
         self.ask(&Request::Keep(Mark::new(dataset, id, guid)), &mut io::empty()).map(drop)
     }
 
