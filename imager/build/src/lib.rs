@@ -23,6 +23,7 @@ pub mod progress;
 pub mod rootfs;
 pub mod roots;
 pub mod sbom;
+mod workshop;
 
 pub use carriers::{IbuArtefacts, IsoArtefacts, ibu, iso};
 pub use deltas::{Image, Older, PatchArtefact, unpack};
@@ -34,3 +35,4 @@ pub use keys::Signing;
 pub use payload::Artefacts;
 pub use profile::{Profile, Profiles};
 pub use progress::Progress;
+pub use workshop::agent_tests;

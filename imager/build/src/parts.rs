@@ -13,6 +13,7 @@ use crate::error::BuildError;
 use crate::lock::Lock;
 use crate::progress::Progress;
 use crate::roots::builder;
+use crate::workshop::{TOOLCHAIN, workshop};
 
 /// What every part needs.
 #[derive(Debug, Clone, Copy)]
@@ -87,29 +88,15 @@ impl Parts<'_> {
     /// # Errors
     /// When the compiler fails.
     pub fn agent(&self, checkout: &Path, target: &Path) -> Result<Layer, BuildError> {
-        let mut key = self.key(BUILD_AGENT);
+        let mut key = self.key(BUILD_AGENT).with("toolchain", TOOLCHAIN);
         for input in AGENT_SOURCES {
             key = key.with_files(&checkout.join(input))?;
         }
         self.cache.layer("agent", &key, |half| {
             let step = self.progress.step("agent");
-            let sysroot = Cmd::new(Tool::Rustc).args(["--print", "sysroot"]).cwd(checkout).text();
-            let sysroot =
-                sysroot.map_err(|source| BuildError::Tool { what: "asking for the Rust toolchain", source })?;
-            let cargo_home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-            let cargo_home = cargo_home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
-            let cargo_home = cargo_home.ok_or_else(|| BuildError::Incomplete { what: "CARGO_HOME or HOME".into() })?;
-            let fetch = Cmd::new(Tool::Cargo).args(["fetch", "--locked", "--quiet"]).cwd(checkout).run();
-            fetch.map_err(|source| BuildError::Tool { what: "fetching crates", source })?;
-            fs::create_dir_all(target).map_err(BuildError::io("make", target))?;
-            let root = builder(self.builder)
-                .bind(checkout, "/siris/checkout")
-                .bind(target, "/siris/target")
-                .bind(cargo_home, "/siris/cargo")
-                .bind(sysroot.trim(), "/siris/rust")
-                .bind(half, "/siris/out");
+            let root = workshop(builder(self.builder), checkout, target)?.bind(half, "/siris/out");
             let log = half.join("log");
-            self.script(&root, "agent", &log, BUILD_AGENT, &[])?;
+            self.script(&root, "agent", &log, &format!("{TOOLCHAIN}\n{BUILD_AGENT}"), &[])?;
             step.done("compiled");
             Ok(())
         })
@@ -256,11 +243,7 @@ done
 test -e "/siris/zfs/modules/$1/extra/zfs.ko"
 rm -rf /siris/zfs/sources"#;
 
-/// The paths are the same whatever the checkout, so that the binaries are.
-const BUILD_AGENT: &str = r#"unset LD_PRELOAD # see siris_host::cmd
-export PATH=/siris/rust/bin:$PATH CARGO_HOME=/siris/cargo CARGO_TARGET_DIR=/siris/target
-export RUSTFLAGS="--remap-path-prefix=/siris/checkout=. --remap-path-prefix=/siris/cargo=cargo --remap-path-prefix=/siris/rust=rust"
-cd /siris/checkout
+const BUILD_AGENT: &str = r#"export RUSTFLAGS="--remap-path-prefix=/siris/checkout=. --remap-path-prefix=/siris/cargo=cargo --remap-path-prefix=/siris/rust=rust"
 cargo build --release --offline --locked -p siris-agent -p sirisctl -p siris-installer -p siris-live --features siris-agent/libzetta
 install -D -m 755 /siris/target/release/siris-agent /siris/out/root/usr/libexec/siris/siris-agent
 install -D -m 755 /siris/target/release/sirisctl /siris/out/root/usr/bin/sirisctl

@@ -157,8 +157,22 @@ fn prepare(pair: &Pair<'_>) -> Result<()> {
     .map(drop)
 }
 
+/// Brings each replica to what there is, whatever was measured before.
+fn catch_up(pair: &Pair<'_>) -> Result<()> {
+    let (dataset, newest) = (source(), "zfs list -Hpd1 -t snapshot -s createtxg -o name");
+    pair.office(&format!(
+        "sirisctl vector sync 1; syncoid {dataset} {REMOTE}; now=$({newest} {dataset} | tail -1)
+         for name in first second; do
+             has=$(plain {newest} vault/plain/$name | tail -1 | cut -d@ -f2)
+             [ \"${{now#*@}}\" = \"$has\" ] || zfs send -Lc -I @$has $now | plain zfs receive -u vault/plain/$name
+         done"
+    ))
+    .map(drop)
+}
+
 /// Much at once, and how fast it passes.
 fn throughput(pair: &Pair<'_>) -> Result<Vec<Row>> {
+    catch_up(pair)?;
     let dataset = source();
     let point = pair.office(&format!(
         "dd if=/dev/urandom of=$(zfs get -Ho value mountpoint {dataset})/sdb.img bs=1M count={CONTENT_MIB} status=none
@@ -192,6 +206,7 @@ fn throughput(pair: &Pair<'_>) -> Result<Vec<Row>> {
 
 /// Many snapshots that hold next to nothing.
 fn tiny(pair: &Pair<'_>) -> Result<Vec<Row>> {
+    catch_up(pair)?;
     let dataset = source();
     pair.office(&format!(
         "dir=$(zfs get -Ho value mountpoint {dataset}); now=$(date +%s)

@@ -3,11 +3,10 @@
 //! Owns: nothing of them. They are the unit tests of `agent/daemon/src/vectors/tests/real.rs`, run as they are on a machine.
 
 use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use siris_host::cmd::{Cmd, Tool};
+use anyhow::{Result, ensure};
+use siris_build::Progress;
 
 use super::super::standard;
 use super::GROUP;
@@ -29,19 +28,8 @@ const DIR: &str = "/state/siris-tests";
 const UPLOAD: Duration = Duration::from_secs(300);
 const LIMIT: Duration = Duration::from_secs(1500);
 
-/// The program with the agent's unit tests; compiled if it is not there. The image's libc is to be as new as this machine's.
-fn program(bench: &Bench<'_>) -> Result<PathBuf> {
-    let build = ["test", "-p", "siris-agent", "--lib", "--no-run", "--message-format=json"];
-    let said = Cmd::new(Tool::Cargo).args(build).cwd(bench.lab.repository()).text()?;
-    let made = said.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()).find_map(|line| {
-        let is_it = line["target"]["name"] == "siris_agent" && line["profile"]["test"] == true;
-        line["executable"].as_str().filter(|_| is_it).map(PathBuf::from)
-    });
-    made.context("cargo names no program with the agent's unit tests")
-}
-
 fn tested(bench: &Bench<'_>, test: &str) -> Result<()> {
-    let program = program(bench)?;
+    let program = siris_build::agent_tests(bench.lab.repository(), &Progress::new())?;
     let vm = standard(bench)?;
     // Pools come and go: the box's own agent has nothing to do with them.
     vm.guest.ok(&format!("systemctl stop siris-agent && mkdir -p {DIR}"))?;
