@@ -51,6 +51,15 @@ fn shown_and_taken(bench: &Bench<'_>) -> Result<()> {
     ))?;
     ensure!(ours == theirs.lines().collect::<Vec<_>>() && ours.len() == 3, "the agent says {ours:?}, ZFS {theirs}");
 
+    // Those of all assets in one list, and of nothing else.
+    vm.guest.ok("zfs snapshot tank/other@1568402268")?;
+    let json = vm.guest.ok("runuser -u nobody -- sirisctl dataset points --json")?;
+    let all: Vec<serde_json::Value> = serde_json::from_str(&json)?;
+    let all: Vec<String> =
+        all.iter().map(|row| format!("{} {}", row["dataset"].as_str().unwrap_or_default(), text(row))).collect();
+    let expected: Vec<String> = ours.iter().map(|row| format!("{name} {row}")).collect();
+    ensure!(all == expected, "the points of all assets are {all:?}, and not {expected:?}");
+
     let missing = vm.guest.refused("sirisctl dataset points tank/other")?;
     must_contain(&missing, "dataset-not-found", "a dataset of no asset")?;
     let refused = vm.guest.refused(&format!("runuser -u nobody -- sirisctl dataset snapshot {ASSET} </dev/null"))?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::super::{must_contain, standard};
 use super::broken::{LINK, VECTOR};
@@ -66,6 +66,23 @@ fn encrypted(bench: &Bench<'_>) -> Result<()> {
     let second = office.guest.ok(&format!("sirisctl dataset snapshot {ASSET}"))?;
     let arrived = |point: &str| format!("sirisctl vector list | tee /dev/stderr | grep -q 'idle *{point}'");
     office.guest.eventually(SYNC, &arrived(&second))?;
+    must_be_sealed(&two)?;
+
+    // Several at once: a package of streams, each as it lies on disk.
+    let several = office.guest.run_for(
+        SYNC,
+        &format!(
+            "sirisctl vector pause 1; for n in 1 2 3; do echo $n > {}/several; sirisctl dataset snapshot {ASSET}; done; \
+             sirisctl vector resume 1",
+            mounted()
+        ),
+        b"",
+    )?;
+    ensure!(several.status == Some(0), "three points while it is paused: {several}");
+    let points: Vec<&str> = several.text.lines().filter(|line| line.parse::<u64>().is_ok()).collect();
+    let [first_of, _, second] = points[..] else { bail!("three points were to be taken: {several}") };
+    office.guest.eventually(SYNC, &arrived(second))?;
+    vault.guest.ok(&format!("zfs list {}@{first_of}", target()))?;
     must_be_sealed(&two)?;
 
     // And one that breaks off.
