@@ -267,7 +267,7 @@ fn listing(pair: &Pair<'_>) -> Result<Vec<Row>> {
     ))?;
     // Until the agent has seen them.
     pair.office(&format!(
-        "for try in $(seq 120); do [ $(sirisctl dataset list --json | grep -c '\"snapshots\": {POINTS},') = {ASSETS} ] \
+        "for try in $(seq 600); do [ $(sirisctl dataset list --json | grep -c '\"snapshots\": {POINTS},') = {ASSETS} ] \
          && exit 0; sleep 1; done; exit 1"
     ))?;
     let zfs = "zfs list -Hp -t snapshot -o name,guid,createtxg";
