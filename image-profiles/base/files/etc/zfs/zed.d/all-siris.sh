@@ -1,6 +1,9 @@
 #!/bin/sh
 # Tells the agent that something about a pool or a dataset may have changed, so that it need not poll.
 
+# What happens to disks and pools is told in the journal; what is done to datasets is in the pools' own history.
+[ "${ZEVENT_SUBCLASS}" = history_event ] || /usr/lib/zfs-linux/zed.d/all-syslog.sh
+
 look=RefreshPools
 case "${ZEVENT_SUBCLASS}" in
     history_event)
@@ -14,9 +17,15 @@ case "${ZEVENT_SUBCLASS}" in
     config_sync | config_cache_write | trim_* | initialize_* | delay | deadman) exit 0 ;;
 esac
 
-# Thousands of changes in a row are told of once a second: one waits and tells of all that come meanwhile.
-exec 9>"/run/lock/siris-${look}"
+# Thousands of changes in a row are told of once a second: one waits and tells of all that come meanwhile. Whoever comes in the
+# second in which that one began to wait need not even ask for the lock, which would be a program of its own.
+lock="/run/lock/siris-${look}"
+read -r now _ </proc/uptime
+now="${now%.*}"
+[ -r "$lock" ] && read -r since <"$lock" && [ "$since" = "$now" ] && exit 0
+exec 9>>"$lock"
 flock --nonblock 9 || exit 0
+echo "$now" >"$lock"
 sleep 1
 exec 9>&-
 
