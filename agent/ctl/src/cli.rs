@@ -142,9 +142,9 @@ pub enum MachineCommand {
     /// Adds a machine that this box dials.
     ///
     /// Both boxes are asked: this one makes a key, the other one lets it do a few fixed things below one dataset. The
-    /// other one is reached from here as with -H; where it cannot be, say `machine allow` there, and give what it prints
-    /// as --device and --host-key. Said again, it completes what broke off; where this box does not take the machine, the
-    /// other one does not let it in either.
+    /// other one is reached from here as with -H; where it cannot be, say `machine allow` there with this box's device id
+    /// (`status`) and key (`machine key NAME`), and give what it prints as --device and --host-key. Said again, it completes what
+    /// broke off; where this box does not take the machine, the other one does not let it in either.
     Add {
         /// Its name here.
         name: String,
@@ -153,14 +153,18 @@ pub enum MachineCommand {
         /// Below which dataset there this box may do something.
         #[arg(long, default_value = "homePool/home/agents")]
         prefix: String,
-        /// This box may also fetch from there.
+        /// This box may also fetch from there, which `vector add --pull`, a relay's source and `vector turn` need.
         #[arg(long)]
         send: bool,
+        /// What the two know of each other is replaced, and vectors stay: one of them was installed anew, is found elsewhere, or
+        /// may do something else now.
+        #[arg(long)]
+        replace: bool,
         /// How the other one is reached from here, as `[user@]host[:port]`. Default: root at its address.
         #[arg(long, value_name = "HOST", conflicts_with_all = ["device", "host_key"])]
         via: Option<String>,
         /// Its device id.
-        #[arg(long, requires = "host_key")]
+        #[arg(long, requires = "host_key", conflicts_with = "send")]
         device: Option<String>,
         /// Its host key, as in a .pub file.
         #[arg(long)]
@@ -189,6 +193,9 @@ pub enum MachineCommand {
         /// It may have streams sent from here.
         #[arg(long)]
         send: bool,
+        /// The machine of that name was let in before, and has another key or other rights now.
+        #[arg(long)]
+        replace: bool,
     },
     /// Prints the public key that this box dials a machine with; makes it first if there is none.
     Key {

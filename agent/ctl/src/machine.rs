@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 use siris_api::{ConfigMap, ManagerProxy, Options, ReplicationProxy};
-use zbus::{Connection, OwnedVariant};
+use zbus::{Connection, OwnedVariant, Variant};
 
 use crate::cli::{MachineCommand, Remote};
 use crate::connect;
@@ -45,21 +45,22 @@ struct Known {
 pub async fn run(connection: &Connection, remote: &Remote, command: MachineCommand) -> Result<(), Failure> {
     let here = ReplicationProxy::new(connection).await?;
     match command {
-        MachineCommand::Add { name, address, prefix, server: true, host_key, .. } => {
+        MachineCommand::Add { name, address, prefix, server: true, host_key, replace, .. } => {
             let (host, port) = host_and_port(&address)?;
-            let machine: Options<'_> = HashMap::from([
+            let mut machine: Options<'_> = HashMap::from([
                 ("kind", "server".into()),
                 ("host", host.as_str().into()),
                 ("port", port.into()),
                 ("host-key", host_key.as_deref().unwrap_or_default().into()),
                 ("prefix", prefix.as_str().into()),
             ]);
+            machine.extend(in_its_place(replace));
             here.add_machine(&name, machine).await?;
             print(&format!("to be let in as root there:\n{}\n", here.own_key(&name).await?))
         }
-        MachineCommand::Add { name, address, prefix, send, via, device, host_key, .. } => {
+        MachineCommand::Add { name, address, prefix, send, replace, via, device, host_key, .. } => {
             let (host, port) = host_and_port(&address)?;
-            let wanted = Wanted { name: &name, host: &host, port, prefix: &prefix };
+            let wanted = Wanted { name: &name, host: &host, port, prefix: &prefix, replace };
             match (device, host_key) {
                 (Some(device), Some(host_key)) => Ok(wanted.add(&here, &device, &host_key).await?),
                 (None, Some(_)) => Err(Failure::input("--host-key goes with --device or with --server")),
@@ -69,8 +70,8 @@ pub async fn run(connection: &Connection, remote: &Remote, command: MachineComma
                 }
             }
         }
-        MachineCommand::Allow { name, device, key, prefix, receive, send } => {
-            let peer = peer(&device, &key, &prefix, receive, send);
+        MachineCommand::Allow { name, device, key, prefix, receive, send, replace } => {
+            let peer = peer(&device, &key, &prefix, Allowed { receive, send, replace });
             let (device, host_key) = here.allow_peer(&name, peer).await?;
             print(&format!("--device {device} --host-key '{host_key}'\n"))
         }
@@ -92,14 +93,28 @@ fn print(text: &str) -> Result<(), Failure> {
     io::stdout().write_all(text.as_bytes()).map_err(|e| Failure::local("cannot write", &e))
 }
 
-fn peer<'a>(device: &'a str, key: &'a str, prefix: &'a str, receive: bool, send: bool) -> Options<'a> {
-    HashMap::from([
+/// What a machine is let do, and whether whatever it was let do before.
+struct Allowed {
+    receive: bool,
+    send: bool,
+    replace: bool,
+}
+
+fn peer<'a>(device: &'a str, key: &'a str, prefix: &'a str, allowed: Allowed) -> Options<'a> {
+    let Allowed { receive, send, replace } = allowed;
+    let options = [
         ("device", device.into()),
         ("key", key.into()),
         ("prefix", prefix.into()),
         ("receive", receive.into()),
         ("send", send.into()),
-    ])
+    ];
+    options.into_iter().chain(in_its_place(replace)).collect()
+}
+
+/// The option for what is to take another one's place; left out otherwise, as for an agent that does not know it.
+fn in_its_place<'a>(replace: bool) -> Option<(&'a str, Variant<'a>)> {
+    replace.then(|| ("replace", true.into()))
 }
 
 /// Another box that this one is to dial.
@@ -108,11 +123,13 @@ struct Wanted<'a> {
     host: &'a str,
     port: u16,
     prefix: &'a str,
+    /// Whatever is known under that name is.
+    replace: bool,
 }
 
 impl Wanted<'_> {
     async fn add(&self, here: &ReplicationProxy<'_>, device: &str, host_key: &str) -> zbus::Result<()> {
-        let machine: Options<'_> = HashMap::from([
+        let mut machine: Options<'_> = HashMap::from([
             ("kind", "device".into()),
             ("host", self.host.into()),
             ("port", self.port.into()),
@@ -120,6 +137,7 @@ impl Wanted<'_> {
             ("device", device.into()),
             ("prefix", self.prefix.into()),
         ]);
+        machine.extend(in_its_place(self.replace));
         here.add_machine(self.name, machine).await
     }
 
@@ -140,7 +158,8 @@ impl Wanted<'_> {
         let bus = connect::connect(&way).await?;
         let there = ReplicationProxy::new(&bus).await?;
         let was_known = there.list_peers().await?.into_iter().any(|(name, _)| name == own_name);
-        let (device, host_key) = there.allow_peer(&own_name, peer(&own, &key, self.prefix, true, send)).await?;
+        let allowed = Allowed { receive: true, send, replace: self.replace };
+        let (device, host_key) = there.allow_peer(&own_name, peer(&own, &key, self.prefix, allowed)).await?;
         let Err(error) = self.add(&here, &device, &host_key).await else { return Ok(()) };
         let failure = Failure::from(error);
         if was_known {

@@ -11,7 +11,6 @@ use siris_agent::bus::Authority;
 use siris_agent::escrow::{self, Restored};
 use siris_agent::gate::{self, Patience};
 use siris_agent::host_keys::ensure_host_key;
-use siris_agent::identity::ensure_device_id;
 use siris_agent::pools::import::{self, import_pools};
 use siris_agent::pools::memory;
 use siris_agent::provision::{self, Credentials};
@@ -266,7 +265,7 @@ fn peer(root: &Root, name: &str) -> anyhow::Result<bool> {
     let peer = known.iter().find(|peer| peer.name.as_str() == name);
     let rights = &peer.with_context(|| format!("no machine {name} is known here"))?.rights;
     let request = std::env::var("SSH_ORIGINAL_COMMAND").unwrap_or_default();
-    let session = Session { zfs: &OpenZfs, root: Some(root), own: ensure_device_id(root)?, rights };
+    let session = Session { zfs: &OpenZfs, root: Some(root), rights };
     // As files: the standard library's own ones buffer by the line, and streams have none.
     let file = |fd: std::os::fd::BorrowedFd<'_>| anyhow::Ok(std::fs::File::from(fd.try_clone_to_owned()?));
     let (mut input, mut output) = (file(std::io::stdin().as_fd())?, file(std::io::stdout().as_fd())?);

@@ -99,6 +99,9 @@ pub enum StoreError {
     /// Others need it.
     #[error("{0}")]
     InUse(String),
+    /// The record of that name is another one's.
+    #[error("{0} is another device: give this one a name of its own")]
+    Another(String),
 }
 
 /// The records.
@@ -205,6 +208,23 @@ impl Store {
         self.added(added, || format!("a machine {name}"))
     }
 
+    /// Keeps a machine in the place of the one of that name: it was installed anew, or is found elsewhere. Its vectors stay.
+    ///
+    /// # Errors
+    /// When there is none, that one is another device or of another kind, or it cannot be written.
+    pub fn replace_machine(&self, machine: &Machine) -> Result<(), StoreError> {
+        let Machine { name, kind, device, address, prefix } = machine;
+        let was = self.machine(name.as_str())?;
+        if (was.kind, was.device) != (*kind, *device) {
+            return Err(StoreError::Another(format!("machine {name}")));
+        }
+        let replaced = self.connection.execute(
+            "UPDATE machines SET host = ?, port = ?, host_key = ?, prefix = ? WHERE name = ?",
+            params![address.host, address.port, address.host_key, prefix.as_str(), name.as_str()],
+        );
+        self.removed(replaced, || format!("machine {name}"))
+    }
+
     /// Forgets a machine.
     ///
     /// # Errors
@@ -248,6 +268,24 @@ impl Store {
             ],
         );
         self.added(added, || format!("a peer {name}, or one with that key,"))
+    }
+
+    /// Keeps a peer in the place of the one of that name: it has a new key, or other rights.
+    ///
+    /// # Errors
+    /// When there is none, that one is another device, another peer has that key, or it cannot be written.
+    pub fn replace_peer(&self, peer: &Peer) -> Result<(), StoreError> {
+        let Peer { name, key, rights } = peer;
+        let was = self.peers()?.into_iter().find(|was| was.name == *name);
+        let was = was.ok_or_else(|| StoreError::Missing(format!("peer {name}")))?;
+        if was.rights.device != rights.device {
+            return Err(StoreError::Another(format!("peer {name}")));
+        }
+        let replaced = self.connection.execute(
+            "UPDATE peers SET key = ?, prefix = ?, may_receive = ?, may_send = ? WHERE name = ?",
+            params![key, rights.prefix.as_str(), rights.may_receive, rights.may_send, name.as_str()],
+        );
+        self.added(replaced, || format!("a peer with the key of {name}"))
     }
 
     /// Forgets a peer.

@@ -16,8 +16,8 @@ mod types;
 
 pub use dataset::{
     ASSET_ID, ASSET_NAME, Base, Bookmark, Content, Dataset, Datasets, FETCHED_BY, Guid, Hold, Kind, Label, LabelError,
-    LineError, ModelDatasets, Newest, Notes, PRIMARY, RETENTION, Refusal, Resume, RunsZfs, Sending, Snapshot,
-    SnapshotName, SnapshotNameError, Stands, Stream, VECTORS,
+    LineError, ModelDatasets, Newest, Notes, PRIMARY, RETENTION, Refusal, Rest, Resume, RunsZfs, Sending, Snapshot,
+    SnapshotName, SnapshotNameError, Stands, Stream, VECTORS, record,
 };
 pub use import_text::ImportTextError;
 pub use model::{Model, ModelPool};

@@ -30,6 +30,10 @@ pub struct ResumeToken {
     pub from: Option<u64>,
     /// Bytes of the stream that came before.
     pub bytes: u64,
+    /// The rest of the stream has its blocks as they lie on the sender's disks.
+    pub raw: bool,
+    /// It is not a snapshot that it asks for, but what was received of one, in the dataset that it names (`zfs send --saved`).
+    pub saved: bool,
 }
 
 impl FromStr for ResumeToken {
@@ -52,7 +56,15 @@ fn read(text: &str) -> Option<ResumeToken> {
         Some(Value::Number(number)) => Some(*number),
         _ => None,
     };
-    Some(ResumeToken { to: number("toguid")?, from: number("fromguid"), bytes: number("bytes")? })
+    // Whatever stands beside these names: ZFS only asks whether they are there.
+    let has = |name: &str| list.find(name).is_some();
+    Some(ResumeToken {
+        to: number("toguid")?,
+        from: number("fromguid"),
+        bytes: number("bytes")?,
+        raw: has("rawok"),
+        saved: has("savedok"),
+    })
 }
 
 fn bytes(digits: &str) -> Option<Vec<u8>> {

@@ -19,7 +19,7 @@ use crate::vectors::end::{End, EndError, Local};
 use crate::vectors::needs::{Side, concerned};
 use crate::vectors::plan::View;
 use crate::vectors::record::{Peer, Vector};
-use crate::vectors::travel::{Party, Records, VectorRecord};
+use crate::vectors::travel::{self, Party, Records, VectorRecord};
 use crate::vectors::{self, VectorId};
 
 /// Most snapshots in one answer.
@@ -90,7 +90,8 @@ impl DatasetObject {
         let (agent, name) = (self.agent.clone(), self.dataset()?.dataset.name);
         let pruned = off_the_bus(move || {
             // Without the records nobody knows what is needed, and nothing goes.
-            let concerned = concerned_with(&agent, &name)?;
+            let (vectors, peers) = records(&agent)?;
+            let concerned = |view: &View| concerned(view, agent.device_id, &vectors, &peers);
             let done = prune::run(agent.zfs.sets(), &name, &concerned, crate::now(), dry);
             done.map_err(|error| Failure::new(ErrorCode::PruneFailed, crate::chain(&error)))
         });
@@ -120,11 +121,14 @@ pub(super) fn role(dataset: &AssetDataset) -> &'static str {
 fn received_by(agent: &Agent, name: &DatasetName) -> Result<Option<VectorId>, Failure> {
     let found = agent.zfs.sets().dataset(name).map_err(|error| unreadable(&error))?;
     let mut concerned = concerned_with(agent, name)?.into_iter();
-    let receives = match found.and_then(|found| found.primary) {
+    // What may fetch from here as well is taken for one that does, but for what its record says.
+    let fills =
+        |id: &VectorId| found.as_ref().is_some_and(|found| travel::fills(id, agent.device_id, name, &found.notes));
+    let receives = match found.as_ref().and_then(|found| found.primary) {
         Some(true) => None,
         // Whichever it is: it was the primary, and stepped down for one of them.
         Some(false) => concerned.next(),
-        None => concerned.find(|(_, side)| *side == Side::Target),
+        None => concerned.find(|(id, side)| *side == Side::Target || fills(id)),
     };
     Ok(receives.map(|(id, _)| id))
 }

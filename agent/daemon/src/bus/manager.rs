@@ -180,7 +180,7 @@ impl ManagerObject {
         only(&options, &[])?;
         let page = datasets::page(self.agent.shown().datasets.into_values(), &after, u64::from(limit));
         let (agent, names) = (self.agent.clone(), page.iter().map(|dataset| dataset.name.clone()).collect::<Vec<_>>());
-        let found = off_the_bus(move || agent.zfs.sets().all_snapshots(&names)).await?;
+        let found = off_the_bus(move || datasets::snapshots(agent.zfs.sets(), &names)).await?;
         let found = found.map_err(|error| unreadable(&error))?;
         let rows = |Dataset { name, guid, .. }: Dataset| SnapshotRows {
             snapshots: found.get(&name).into_iter().flatten().map(row).collect(),

@@ -70,7 +70,7 @@ fn key_failure(error: &KeyError) -> Failure {
 
 fn record_failure(error: &StoreError) -> Failure {
     let code = match error {
-        StoreError::Exists(_) => ErrorCode::MachineRefused,
+        StoreError::Exists(_) | StoreError::Another(_) => ErrorCode::MachineRefused,
         StoreError::Missing(_) => ErrorCode::MachineNotFound,
         StoreError::InUse(_) => ErrorCode::MachineInUse,
         StoreError::Database { .. } | StoreError::Row(_) => ErrorCode::RecordsUnusable,
@@ -105,7 +105,7 @@ fn host(options: &Options) -> Result<String, Failure> {
 }
 
 fn machine(name: Name, options: &Options) -> Result<Machine, Failure> {
-    only(options, &["kind", "host", "port", "host-key", "device", "prefix"])?;
+    only(options, &["kind", "host", "port", "host-key", "device", "prefix", "replace"])?;
     let kind: MachineKind = needed(options, "kind")?;
     let host_key = keys::parse(&needed::<String>(options, "host-key")?).map_err(|error| key_failure(&error))?;
     Ok(Machine {
@@ -121,7 +121,7 @@ fn machine(name: Name, options: &Options) -> Result<Machine, Failure> {
 }
 
 fn peer(name: Name, options: &Options) -> Result<Peer, Failure> {
-    only(options, &["device", "key", "prefix", "receive", "send"])?;
+    only(options, &["device", "key", "prefix", "receive", "send", "replace"])?;
     let key = keys::parse(&needed::<String>(options, "key")?).map_err(|error| key_failure(&error))?;
     let (may_receive, may_send) = (flag(options, "receive")?, flag(options, "send")?);
     if !may_receive && !may_send {
@@ -183,15 +183,19 @@ impl ReplicationObject {
         #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(), Failure> {
+        let replace = flag(&machine, "replace")?;
         let machine = self::machine(self::name(name)?, &machine)?;
         self.allowed(connection, &call).await?;
         let add = move |agent: &Agent, store: Store| {
             keys::ensure(&agent.root, &machine.name).map_err(|error| key_failure(&error))?;
-            // Said once more, as by whom the first answer did not reach.
-            if store.machines().map_err(|error| record_failure(&error))?.contains(&machine) {
-                return Ok(());
-            }
-            store.add_machine(&machine).map_err(|error| record_failure(&error))
+            let all = store.machines().map_err(|error| record_failure(&error))?;
+            let kept = match all.iter().find(|kept| kept.name == machine.name) {
+                // Said once more, as by whom the first answer did not reach.
+                Some(kept) if *kept == machine => Ok(()),
+                Some(_) if replace => store.replace_machine(&machine),
+                _ => store.add_machine(&machine),
+            };
+            kept.map_err(|error| record_failure(&error))
         };
         self.vectors.store(add).await
     }
@@ -238,14 +242,19 @@ impl ReplicationObject {
         #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(String, String), Failure> {
+        let replace = flag(&peer, "replace")?;
         let peer = self::peer(self::name(name)?, &peer)?;
         self.allowed(connection, &call).await?;
         let device = self.agent.device_id.to_string();
         let allow = move |agent: &Agent, store: Store| {
             let host_key = keys::host_key(&agent.root).map_err(|error| key_failure(&error))?;
-            if !store.peers().map_err(|error| record_failure(&error))?.contains(&peer) {
-                store.add_peer(&peer).map_err(|error| record_failure(&error))?;
-            }
+            let all = store.peers().map_err(|error| record_failure(&error))?;
+            let kept = match all.iter().find(|kept| kept.name == peer.name) {
+                Some(kept) if *kept == peer => Ok(()),
+                Some(_) if replace => store.replace_peer(&peer),
+                _ => store.add_peer(&peer),
+            };
+            kept.map_err(|error| record_failure(&error))?;
             authorize(agent, &store)?;
             Ok(host_key)
         };

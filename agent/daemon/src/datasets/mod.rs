@@ -11,7 +11,9 @@ pub mod retention;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use siris_zfs::{Dataset, DatasetName, Datasets, Guid, Label, Newest, PoolName, Refusal, UserProperties, ZfsError};
+use siris_zfs::{
+    Dataset, DatasetName, Datasets, Guid, Label, Newest, PoolName, Refusal, Snapshot, UserProperties, ZfsError,
+};
 use uuid::Uuid;
 
 use asset::AssetId;
@@ -20,6 +22,8 @@ use asset::AssetId;
 const AGENTS: &str = "home/agents";
 /// How many seconds a recovery point's name may be moved on where names are taken.
 const COLLISIONS: u64 = 600;
+/// How many datasets are asked for their snapshots at once: their names are arguments of one command.
+const LISTED: usize = 2000;
 
 /// A dataset of an asset.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +49,27 @@ pub fn page(all: impl Iterator<Item = AssetDataset>, after: &str, limit: u64) ->
     });
     let count = ends.count();
     rest.into_iter().take(count).map(|one| one.dataset).collect()
+}
+
+/// The snapshots of each of these datasets, oldest first; one that has none, or went meanwhile, is left out.
+///
+/// # Errors
+/// When ZFS cannot be asked.
+pub fn snapshots(zfs: &dyn Datasets, names: &[DatasetName]) -> Result<BTreeMap<DatasetName, Vec<Snapshot>>, ZfsError> {
+    let mut all = BTreeMap::new();
+    for some in names.chunks(LISTED) {
+        all.extend(match zfs.all_snapshots(some) {
+            Err(ZfsError::Refused { why: Refusal::Missing, .. }) => {
+                let pools: BTreeSet<PoolName> = some.iter().map(DatasetName::pool_name).collect();
+                let there = zfs.datasets(&pools.into_iter().collect::<Vec<_>>())?;
+                let there: BTreeSet<DatasetName> = there.into_iter().map(|found| found.name).collect();
+                let left: Vec<DatasetName> = some.iter().filter(|name| there.contains(name)).cloned().collect();
+                zfs.all_snapshots(&left)?
+            }
+            found => found?,
+        });
+    }
+    Ok(all)
 }
 
 impl AssetDataset {
@@ -191,6 +216,21 @@ mod tests {
             }
             assert_eq!((&found, &sizes[..]), (&names, pages), "{limit}");
         }
+    }
+
+    #[test]
+    fn a_dataset_that_went_takes_no_list_with_it() {
+        let zfs = ModelDatasets::new(1, &["tank"]);
+        let names = ["5", "6", "7"].map(|last| name(&format!("tank/home/agents/{}{last}", &ASSET[..ASSET.len() - 1])));
+        names.iter().for_each(|dataset| zfs.create(dataset).unwrap());
+        zfs.snapshot(&names, &Label::of_epoch(1), &UserProperties::new()).unwrap();
+        zfs.create(&name("tank/other")).unwrap();
+        let asked = [&names[..], &[name("tank/other")]].concat();
+        let listed = |asked| snapshots(&zfs, asked).unwrap().into_keys().collect::<Vec<_>>();
+        assert_eq!(listed(&asked), names);
+        zfs.destroy_snapshots(&names[1], &[Label::of_epoch(1)]).unwrap();
+        zfs.destroy(&names[1]).unwrap();
+        assert_eq!(listed(&asked), [names[0].clone(), names[2].clone()]);
     }
 
     #[test]

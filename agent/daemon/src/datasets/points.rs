@@ -11,11 +11,8 @@ use siris_zfs::{DatasetName, Datasets, Hold, Label, Refusal, Snapshot, SnapshotN
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::prune::{self, AT_ONCE};
-use crate::vectors::VectorId;
+use super::prune::{self, AT_ONCE, Concerned};
 use crate::vectors::end::{End, EndError, Local};
-use crate::vectors::needs::Side;
-use crate::vectors::plan::View;
 
 /// What the tags of the agent's own holds begin with: those of vectors, and of whatever else will hold.
 const RESERVED: &str = "siris:";
@@ -166,22 +163,19 @@ pub fn destroy(
     zfs: &dyn Datasets,
     dataset: &DatasetName,
     asked: &str,
-    concerned: &dyn Fn(&View) -> Vec<(VectorId, Side)>,
+    concerned: &Concerned<'_>,
     dry: bool,
 ) -> Result<Vec<SnapshotName>, PointsError> {
     let label = find(zfs, dataset, asked)?.label;
-    let below = format!("{dataset}/");
-    let all = zfs.datasets(&[dataset.pool_name()])?.into_iter().map(|found| found.name);
-    // What lies in it first: as long as the point is there, it shows that there is something left to do.
-    let inner = all.filter(|name| name.as_str().starts_with(&below));
     let (mut going, mut why) = (Vec::new(), Vec::new());
-    for name in inner.chain([dataset.clone()]) {
+    // What lies in it first: as long as the point is there, it shows that there is something left to do.
+    for name in prune::lying_in(zfs, dataset)?.into_iter().chain([dataset.clone()]) {
         let point = SnapshotName::new(name.clone(), label.clone());
         let Some(view) = Local::new(zfs).look(&name)? else { continue };
         if !view.snapshots.iter().any(|snapshot| snapshot.label == label) {
             continue;
         }
-        let needed = prune::needed(zfs, &view, &concerned(&view), &label)?;
+        let needed = prune::needed(zfs, &view, &concerned(&view), slice::from_ref(&label))?.remove(&label);
         for reason in needed.ok_or_else(|| PointsError::NoPoint(point.clone()))? {
             why.push(if name == *dataset { reason.to_string() } else { format!("{point}: {reason}") });
         }

@@ -4,7 +4,6 @@
 //! is no recovery point; forces.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::slice;
 
 use siris_zfs::{DatasetName, Datasets, Guid, Label, RETENTION, Refusal, Snapshot, ZfsError};
 
@@ -17,19 +16,23 @@ use crate::vectors::plan::View;
 /// How many snapshots one command destroys, or is asked about: their names are its arguments.
 pub(super) const AT_ONCE: usize = 500;
 
-/// What would become of each recovery point of a dataset, and why; `None` when there is no such dataset.
+/// The vectors that have to do with a dataset.
+pub type Concerned<'a> = dyn Fn(&View) -> Vec<(VectorId, Side)> + 'a;
+
+/// What would become of each recovery point of a dataset, and why; `None` when there is no such dataset. A point is of all that
+/// lies in it, and stays where any of that needs it.
 ///
 /// # Errors
 /// When ZFS cannot be asked.
 pub fn decisions(
     zfs: &dyn Datasets,
     dataset: &DatasetName,
-    vectors: &[(VectorId, Side)],
+    concerned: &Concerned<'_>,
     policy: &Policy,
     now: u64,
 ) -> Result<Option<Vec<Decision>>, EndError> {
     let Some(view) = Local::new(zfs).look(dataset)? else { return Ok(None) };
-    let mut needs = needs(&view, vectors);
+    let mut needs = needs(&view, &concerned(&view));
     let first = decide(&view.snapshots, &needs, policy, now);
     // Only those that would go are asked who else needs them.
     let going: Vec<Label> = first.iter().filter(|one| one.goes()).map(|one| one.label.clone()).collect();
@@ -37,11 +40,28 @@ pub fn decisions(
         return Ok(Some(first));
     }
     add_holds_and_clones(zfs, &view, &going, &mut needs)?;
+    for inner in lying_in(zfs, dataset)? {
+        let Some(within) = Local::new(zfs).look(&inner)? else { continue };
+        for (label, stays) in needed(zfs, &within, &concerned(&within), &going)? {
+            let point = format!("{inner}@{label}");
+            let why = |why: Why| Need::Inner { point: point.clone(), why: why.to_string() };
+            if let Some(guid) = guid(&view, &label) {
+                needs.entry(guid).or_default().extend(stays.into_iter().map(why));
+            }
+        }
+    }
     Ok(Some(decide(&view.snapshots, &needs, policy, now)))
 }
 
-/// Why a recovery point has to stay whatever any policy says, and whatever the clock; `None` where the dataset has no
-/// recovery point of that name.
+/// The datasets that lie in one.
+pub(super) fn lying_in(zfs: &dyn Datasets, dataset: &DatasetName) -> Result<Vec<DatasetName>, ZfsError> {
+    let below = format!("{dataset}/");
+    let all = zfs.datasets(&[dataset.pool_name()])?.into_iter().map(|found| found.name);
+    Ok(all.filter(|name| name.as_str().starts_with(&below)).collect())
+}
+
+/// Why each of these recovery points has to stay whatever any policy says, and whatever the clock; those that the dataset has not
+/// are left out.
 ///
 /// # Errors
 /// When ZFS cannot be asked.
@@ -49,13 +69,16 @@ pub fn needed(
     zfs: &dyn Datasets,
     view: &View,
     vectors: &[(VectorId, Side)],
-    label: &Label,
-) -> Result<Option<Vec<Why>>, ZfsError> {
+    labels: &[Label],
+) -> Result<BTreeMap<Label, Vec<Why>>, ZfsError> {
+    let there: BTreeSet<&Label> = view.snapshots.iter().map(|snapshot| &snapshot.label).collect();
+    let labels: BTreeSet<&Label> = labels.iter().filter(|label| there.contains(label)).collect();
+    let asked: Vec<Label> = labels.iter().copied().cloned().collect();
     let mut needs = needs(view, vectors);
-    add_holds_and_clones(zfs, view, slice::from_ref(label), &mut needs)?;
+    add_holds_and_clones(zfs, view, &asked, &mut needs)?;
     // A policy that keeps nothing, at a time that is behind every point's.
     let decided = decide(&view.snapshots, &needs, &Policy::default(), u64::MAX);
-    Ok(decided.into_iter().find(|one| one.label == *label).map(|one| one.stays))
+    Ok(decided.into_iter().filter(|one| labels.contains(&one.label)).map(|one| (one.label, one.stays)).collect())
 }
 
 /// Adds what ZFS itself would keep these snapshots for.
@@ -105,12 +128,12 @@ pub fn policy(zfs: &dyn Datasets, dataset: &DatasetName) -> Result<Option<Policy
 pub fn run(
     zfs: &dyn Datasets,
     dataset: &DatasetName,
-    vectors: &[(VectorId, Side)],
+    concerned: &Concerned<'_>,
     now: u64,
     dry: bool,
 ) -> Result<Option<Vec<Decision>>, PruneError> {
     let Some(policy) = policy(zfs, dataset)? else { return Ok(None) };
-    let decisions = decisions(zfs, dataset, vectors, &policy, now)?.unwrap_or_default();
+    let decisions = decisions(zfs, dataset, concerned, &policy, now)?.unwrap_or_default();
     if !dry {
         apply(zfs, dataset, &decisions)?;
     }
@@ -142,14 +165,11 @@ pub fn apply(zfs: &dyn Datasets, dataset: &DatasetName, decisions: &[Decision]) 
     if going.is_empty() {
         return Ok(0);
     }
-    let below = format!("{dataset}/");
-    let all = zfs.datasets(&[dataset.pool_name()])?.into_iter().map(|found| found.name);
     let mut stay: BTreeSet<Label> = BTreeSet::new();
     // What lies in it first: as long as the point is there, it shows that there is something left to do.
-    let inner = all.filter(|name| name.as_str().starts_with(&below));
-    for name in inner.chain([dataset.clone()]) {
-        let labels: Vec<Label> = zfs.snapshots(&name)?.into_iter().map(|snapshot| snapshot.label).collect();
-        let labels: Vec<Label> = labels.into_iter().filter(|label| going.contains(label)).collect();
+    for name in lying_in(zfs, dataset)?.into_iter().chain([dataset.clone()]) {
+        let labels = zfs.snapshots(&name)?.into_iter().map(|snapshot| snapshot.label);
+        let labels: Vec<Label> = labels.filter(|label| going.contains(label) && !stay.contains(label)).collect();
         for some in labels.chunks(AT_ONCE) {
             match zfs.destroy_snapshots(&name, some) {
                 Err(error) if is_busy(&error) => {}

@@ -3,8 +3,8 @@
 //! Owns: the choice, and the reasons for each point in words. Never: destroys anything; looks at the clock; touches a
 //! snapshot that is no recovery point.
 //!
-//! A policy is a span for each kind of period. The oldest point of a period stands for it, so that a point which has been
-//! chosen stays chosen until its span is over, however often one prunes. Periods are those of UTC, weeks begin on Monday.
+//! A policy is a span for each kind of period. The point of a period that was there first stands for it, so that a point which
+//! has been chosen stays chosen until its span is over, however often one prunes, and whatever comes later. Periods are those of UTC, weeks begin on Monday.
 //! What something needs stays whatever the policy says (invariant 8), and so does the newest point: the last copy.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -114,6 +114,13 @@ pub enum Need {
         /// The dataset.
         clone: String,
     },
+    /// What lies in the dataset needs its part of it.
+    Inner {
+        /// The snapshot there.
+        point: String,
+        /// Why it does.
+        why: String,
+    },
 }
 
 impl fmt::Display for Need {
@@ -124,6 +131,7 @@ impl fmt::Display for Need {
             Need::Restore { restore } => write!(f, "restore {restore} runs on it"),
             Need::Hold { tag } => write!(f, "it is held by {tag}"),
             Need::Clone { clone } => write!(f, "{clone} is a clone of it"),
+            Need::Inner { point, why } => write!(f, "{point}: {why}"),
         }
     }
 }
@@ -230,13 +238,12 @@ pub fn decide(
     now: u64,
 ) -> Vec<Decision> {
     let points: Vec<(&Snapshot, u64)> = snapshots.iter().filter_map(|s| Some((s, s.label.epoch()?))).collect();
-    let mut by_time: Vec<&(&Snapshot, u64)> = points.iter().collect();
-    by_time.sort_by_key(|(snapshot, epoch)| (*epoch, snapshot.createtxg));
     let mut stays: BTreeMap<Guid, Vec<Why>> = BTreeMap::new();
     let age = |epoch: u64| now.saturating_sub(epoch);
     for period in Period::ALL {
         let mut seen = BTreeSet::new();
-        for (snapshot, epoch) in &by_time {
+        // As they came, not by their names: whatever comes later, with whatever name, takes no point's place.
+        for (snapshot, epoch) in &points {
             if seen.insert(period.of(*epoch)) && age(*epoch) < period.span(policy) {
                 stays.entry(snapshot.guid).or_default().push(Why::Period(period));
             }

@@ -189,6 +189,38 @@ fn a_number_is_given_once_and_nothing_hangs_in_the_air() {
 }
 
 #[test]
+fn what_was_installed_anew_takes_its_own_place_and_no_others() {
+    let (_dir, root) = root();
+    let store = Store::open(&root).unwrap();
+    assert!(matches!(store.replace_machine(&machine("m")), Err(StoreError::Missing(_))));
+    store.add_machine(&machine("m")).unwrap();
+    store.add_vector(&vector("m", "x")).unwrap();
+    let mut anew = machine("m");
+    anew.address = Address { host: "192.0.2.7".to_owned(), port: 22, host_key: "ssh-ed25519 CCCC".to_owned() };
+    store.replace_machine(&anew).unwrap();
+    let other = Machine { device: Some(Uuid::from_u128(8)), ..anew.clone() };
+    let server = Machine { kind: MachineKind::Server, device: None, ..anew.clone() };
+    for another in [other, server] {
+        assert!(matches!(store.replace_machine(&another), Err(StoreError::Another(_))));
+    }
+    assert_eq!((store.machines().unwrap(), store.vectors().unwrap().len()), (vec![anew], 1));
+
+    let peer = |name: &str, device: u128, key: &str, may_send: bool| {
+        let prefix = "tank/home/agents".parse().unwrap();
+        let rights = Rights { device: Uuid::from_u128(device), prefix, may_receive: true, may_send };
+        Peer { name: name.parse().unwrap(), key: key.to_owned(), rights }
+    };
+    assert!(matches!(store.replace_peer(&peer("a", 1, "ssh-ed25519 A", false)), Err(StoreError::Missing(_))));
+    store.add_peer(&peer("a", 1, "ssh-ed25519 A", false)).unwrap();
+    store.add_peer(&peer("b", 2, "ssh-ed25519 B", false)).unwrap();
+    let anew = peer("a", 1, "ssh-ed25519 C", true);
+    store.replace_peer(&anew).unwrap();
+    assert!(matches!(store.replace_peer(&peer("a", 3, "ssh-ed25519 D", true)), Err(StoreError::Another(_))));
+    assert!(matches!(store.replace_peer(&peer("a", 1, "ssh-ed25519 B", true)), Err(StoreError::Exists(_))));
+    assert_eq!(store.peers().unwrap(), [anew, peer("b", 2, "ssh-ed25519 B", false)]);
+}
+
+#[test]
 fn a_row_of_another_version_is_an_error_and_columns_it_has_more_are_none() {
     let (_dir, root) = root();
     let store = Store::open(&root).unwrap();

@@ -30,6 +30,9 @@ pub(super) const KEY_NOT_LOADED: &str = "key-not-loaded";
 /// The code of [`EndError::NotNewest`].
 pub(super) const NOT_NEWEST: &str = "not-the-newest";
 
+/// The code of [`EndError::RestOfAnother`], and of a plan that comes upon one.
+pub(super) const PARTIAL_FOREIGN: &str = "partial-foreign";
+
 /// Why an end did not do what it was to.
 #[derive(Debug, thiserror::Error)]
 pub enum EndError {
@@ -49,12 +52,15 @@ pub enum EndError {
     Link(#[source] CmdError),
     /// The other machine has another host key than the pinned one.
     #[error(
-        "the machine that answers has another host key than the one that was pinned: if it was installed anew, remove \
-         the machine and add it again; if not, somebody is in between"
+        "the machine that answers has another host key than the one that was pinned: if it was installed anew, add it once \
+         more (sirisctl machine add --replace); if not, somebody is in between"
     )]
     HostKey(#[source] CmdError),
     /// The other machine does not take the key.
-    #[error("the other machine does not take this one's key: allow it there")]
+    #[error(
+        "the other machine does not take this one's key: let it in there (a box: sirisctl machine add --replace, which does \
+         so; another: what sirisctl machine key prints)"
+    )]
     Denied(#[source] CmdError),
     /// The other machine speaks another language.
     #[error("the other machine's answer is not known: is it of another version?")]
@@ -106,6 +112,17 @@ pub enum EndError {
     /// What is in it is encrypted.
     #[error("{0} is encrypted and its key is not loaded: load it there (zfs load-key), and ask again")]
     KeyNotLoaded(DatasetName),
+    /// A target asks for the rest of a stream that is not the dataset's.
+    #[error(
+        "the rest of a stream that the target asks for is that of no snapshot of {0}: somebody else sends there, or what was \
+         being sent is gone"
+    )]
+    RestOfAnother(DatasetName),
+    /// What is encrypted was to leave otherwise than it lies on disk.
+    #[error(
+        "{0} is encrypted, and leaves this machine as it lies on disk only: a stream of what is in it was asked for"
+    )]
+    NotRaw(DatasetName),
     /// The snapshot to be marked is gone.
     #[error("{dataset} has no snapshot with guid {guid} any more")]
     SnapshotGone {
@@ -134,6 +151,8 @@ impl EndError {
             EndError::HalfSetAside(_) => "half-set-aside",
             EndError::NothingTold { .. } => "nothing-told",
             EndError::KeyNotLoaded(_) => KEY_NOT_LOADED,
+            EndError::RestOfAnother(_) => PARTIAL_FOREIGN,
+            EndError::NotRaw(_) => "not-raw",
             EndError::SnapshotGone { .. } => "snapshot-gone",
         }
     }
@@ -255,6 +274,28 @@ pub trait End: Send + Sync + Debug {
 
 fn not_kept(dataset: &DatasetName, error: &std::io::Error) {
     eprintln!("what was read of {dataset} is not kept, and is read again the next time: {error}");
+}
+
+/// Whether a stream that is asked for may leave this machine: what goes on where another one broke off is whatever the target says.
+/// It is to be the rest of a snapshot of this dataset, and what is encrypted leaves as it lies on disk.
+///
+/// # Errors
+/// [`EndError::RestOfAnother`], [`EndError::NotRaw`]; when ZFS cannot be asked.
+pub(super) fn may_leave(zfs: &dyn Datasets, dataset: &DatasetName, stream: &Stream) -> Result<(), EndError> {
+    let (of, is_raw) = match stream {
+        Stream::Rest { token } => {
+            let rest = zfs.leads_to(token).ok_or_else(|| EndError::RestOfAnother(dataset.clone()))?;
+            if !zfs.snapshots(dataset)?.iter().any(|snapshot| snapshot.guid == rest.to) {
+                return Err(EndError::RestOfAnother(dataset.clone()));
+            }
+            (dataset, rest.raw)
+        }
+        Stream::Snapshot { snapshot, raw, .. } => (&snapshot.dataset, *raw),
+    };
+    if !is_raw && zfs.dataset(of)?.is_some_and(|found| found.encrypted) {
+        return Err(EndError::NotRaw(of.clone()));
+    }
+    Ok(())
 }
 
 /// Takes back the holds on these snapshots whose tags are some of those.
@@ -409,7 +450,11 @@ impl End for Local<'_> {
         Ok(travel::keep(self.zfs, dataset, notes)?)
     }
 
-    fn send(&self, _dataset: &DatasetName, stream: &Stream) -> Result<Box<dyn Sending>, EndError> {
+    fn send(&self, dataset: &DatasetName, stream: &Stream) -> Result<Box<dyn Sending>, EndError> {
+        // The other kind is this box's own doing.
+        if matches!(stream, Stream::Rest { .. }) {
+            may_leave(self.zfs, dataset, stream)?;
+        }
         Ok(self.zfs.send(stream)?)
     }
 

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::VectorId;
 use super::plan::View;
 use super::record::{Direction, Peer, Vector};
+use super::travel::Records;
 use crate::datasets::retention::Need;
 
 /// What a vector has to do with a dataset.
@@ -23,9 +24,18 @@ pub enum Side {
 /// it and may fetch from here is taken for one that fetches: it needs more.
 pub fn concerned(view: &View, own: Uuid, vectors: &[Vector], peers: &[Peer]) -> Vec<(VectorId, Side)> {
     let mut found = BTreeMap::new();
+    let fetches = |id: &VectorId| peers.iter().any(|peer| peer.rights.device == id.device && peer.rights.may_send);
     for id in view.bookmarks.iter().filter_map(|bookmark| VectorId::of_bookmark(&bookmark.label)) {
-        let fetches = peers.iter().any(|peer| peer.rights.device == id.device && peer.rights.may_send);
-        found.insert(id, if fetches { Side::Source } else { Side::Target });
+        found.insert(id, if fetches(&id) { Side::Source } else { Side::Target });
+    }
+    // One that fetches has marked nothing before its first stream has arrived; it has left its record.
+    for record in Records::of(&view.dataset.notes).iter().flat_map(Records::iter) {
+        let is_from_here = record.from.device == Some(own) && record.source == view.dataset.name.as_str();
+        if let (true, Ok(id)) = (is_from_here, record.id.parse::<VectorId>())
+            && fetches(&id)
+        {
+            found.entry(id).or_insert(Side::Source);
+        }
     }
     for vector in vectors {
         let (here, side) = match vector.direction {

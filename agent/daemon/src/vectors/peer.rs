@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::VectorId;
 use super::digest::{Amount, Scope};
-use super::end::{End, EndError, Local};
+use super::end::{End, EndError, Local, may_leave};
 use super::travel::{self, VectorRecord};
 use super::wire::{Answer, Fault, Mark, Request, entries_out, parse};
 use crate::root::Root;
@@ -88,8 +88,6 @@ pub struct Session<'a> {
     pub zfs: &'a dyn Datasets,
     /// Where what is read for a proof is kept; `None` keeps nothing.
     pub root: Option<&'a Root>,
-    /// This machine's device id.
-    pub own: Uuid,
     /// The key's rights.
     pub rights: &'a Rights,
 }
@@ -203,17 +201,13 @@ impl Session<'_> {
     fn may_be_sent(&self, dataset: &str, stream: &Stream) -> Result<(), EndError> {
         self.may(self.rights.may_send, "have streams sent")?;
         let dataset = self.below(dataset)?;
-        match stream {
-            // A token names a snapshot of its own.
-            Stream::Rest { token } => self.is_of(&dataset, token),
-            Stream::Snapshot { snapshot, base, .. } => {
-                self.below(snapshot.dataset.as_str())?;
-                if let Base::Snapshot(base) = base {
-                    self.below(base.dataset.as_str())?;
-                }
-                Ok(())
+        if let Stream::Snapshot { snapshot, base, .. } = stream {
+            self.below(snapshot.dataset.as_str())?;
+            if let Base::Snapshot(base) = base {
+                self.below(base.dataset.as_str())?;
             }
         }
+        may_leave(self.zfs, &dataset, stream)
     }
 
     fn send(&self, dataset: &str, stream: &Stream, output: &mut dyn Write) -> Result<(), EndError> {
@@ -224,16 +218,6 @@ impl Session<'_> {
         // A reader that is gone is the other machine's business; what ZFS says goes first.
         sending.finish()?;
         copied.map_err(|error| siris_zfs::ZfsError::Stream(error).into())
-    }
-
-    /// Whether the snapshot that a token leads to is one of the dataset's.
-    fn is_of(&self, dataset: &DatasetName, token: &str) -> Result<(), EndError> {
-        let to = self.zfs.leads_to(token);
-        if self.zfs.snapshots(dataset)?.iter().any(|snapshot| Some(snapshot.guid) == to) {
-            return Ok(());
-        }
-        Err(Refused::Elsewhere { prefix: self.rights.prefix.clone(), asked: "the snapshot of that token".to_owned() }
-            .into())
     }
 
     /// A dataset that this key's machine may have change places: its own vector has marked it.
@@ -259,8 +243,7 @@ impl Session<'_> {
 
     fn vector(&self, vector: &str) -> Result<VectorId, EndError> {
         let id: VectorId = parse(vector)?;
-        let is_known = id.device == self.own || id.device == self.rights.device;
-        if is_known { Ok(id) } else { Err(Refused::ForeignVector(vector.to_owned()).into()) }
+        if id.device == self.rights.device { Ok(id) } else { Err(Refused::ForeignVector(vector.to_owned()).into()) }
     }
 }
 

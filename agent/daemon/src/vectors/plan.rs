@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use siris_zfs::{Base, Bookmark, Dataset, Guid, Label, Resume, Snapshot, SnapshotName, Stream};
 
 use super::VectorId;
+use super::end::PARTIAL_FOREIGN;
 use super::sync::Pair;
 
 /// What one end has of a dataset.
@@ -153,6 +154,12 @@ pub enum Obstacle {
          them is not. Keep what is to be replicated in {0} itself, and have them elsewhere (zfs rename)"
     )]
     ChildrenNotSent(String),
+    /// What a receive left is not this source's.
+    #[error(
+        "the target {0} is the begin of another stream than this source's: another vector sends there, or what was being sent is \
+         gone. If nobody needs it, give it up there (zfs receive -A {0}), and all is sent"
+    )]
+    PartialForeign(String),
     /// What a receive left cannot be understood.
     #[error("the target has the rest of a stream in a form that is not known: it was left by another version of ZFS")]
     RestUnknown,
@@ -175,6 +182,7 @@ impl Obstacle {
             Obstacle::TargetMissing(_) => "target-missing",
             Obstacle::TargetIsPrimary(_) => "target-is-primary",
             Obstacle::ChildrenNotSent(_) => "children-not-sent",
+            Obstacle::PartialForeign(_) => PARTIAL_FOREIGN,
             Obstacle::RestUnknown => "partial-unknown",
         }
     }
@@ -194,8 +202,8 @@ pub fn plan(pair: &Pair, source: &View, target: Option<&View>) -> Result<Step, O
     if let Some(target) = target.filter(|target| target.dataset.primary == Some(true)) {
         return Err(Obstacle::TargetIsPrimary(target.dataset.name.to_string()));
     }
-    if let Some(rest) = target.and_then(|target| target.dataset.resume.as_ref()) {
-        return resume(source, rest);
+    if let Some((target, rest)) = target.and_then(|target| Some((target, target.dataset.resume.as_ref()?))) {
+        return resume(&pair.id, source, target, rest);
     }
     let Some(newest) = source.snapshots.last() else { return Err(Obstacle::NoPoints) };
     let Some(target) = target else {
@@ -261,15 +269,15 @@ fn send(pair: &Pair, source: &View, base: Base, wanted: &[Snapshot]) -> Result<S
     Ok(Step::Send { stream, to: last.guid })
 }
 
-/// Goes on with a stream where the source can, and gives it up where it cannot.
-fn resume(source: &View, rest: &Resume) -> Result<Step, Obstacle> {
+/// Goes on with a stream where the source can, and gives it up where it cannot, but for one that may be somebody else's.
+fn resume(id: &VectorId, source: &View, target: &View, rest: &Resume) -> Result<Step, Obstacle> {
     let Some(stands) = &rest.stands else { return Err(Obstacle::RestUnknown) };
     let from = stands.from.is_none_or(|from| source.has(from) || source.origin == Some(from));
     if from && source.snapshot(stands.to).is_some() {
-        Ok(Step::Resume { token: rest.token.clone(), to: stands.to })
-    } else {
-        Ok(Step::Abort)
+        return Ok(Step::Resume { token: rest.token.clone(), to: stands.to });
     }
+    let shares = target.base(id).is_some() || target.snapshots.iter().any(|snapshot| source.has(snapshot.guid));
+    if shares { Ok(Step::Abort) } else { Err(Obstacle::PartialForeign(target.dataset.name.to_string())) }
 }
 
 /// Why there is nothing to go on from.

@@ -133,7 +133,7 @@ pub struct Remote {
     ssh: Ssh,
     /// The connection on its way, until somebody has waited for it.
     coming: Mutex<Option<Running>>,
-    /// It has told of itself, and not that it knows [`Request::Land`]: an agent of an older version.
+    /// It was asked, and did not say that it knows [`Request::Land`]: it may be an agent of an older version.
     is_old: AtomicBool,
 }
 
@@ -172,12 +172,15 @@ impl Remote {
         let ended = running.wait();
         match (answer.is_empty(), ended) {
             // What the other machine said goes before the pipe that it closed.
-            (false, _) => match serde_json::from_slice(&answer).map_err(EndError::Answer)? {
-                Answer::Failed(Fault { code, text }) => Err(EndError::Peer { code, text }),
-                answer => {
+            (false, ended) => match (serde_json::from_slice(&answer), ended) {
+                (Ok(Answer::Failed(Fault { code, text })), _) => Err(EndError::Peer { code, text }),
+                (Ok(answer), _) => {
                     copied.and(read).map_err(ZfsError::Stream)?;
                     Ok(answer)
                 }
+                // It broke off in the middle.
+                (Err(_), Err(error)) => Err(unreachable(error)),
+                (Err(error), Ok(())) => Err(EndError::Answer(error)),
             },
             (true, Err(error)) => Err(unreachable(error)),
             (true, Ok(())) => Err(ZfsError::Stream(io::ErrorKind::UnexpectedEof.into()).into()),
@@ -215,7 +218,8 @@ impl End for Remote {
 
     fn look(&self, dataset: &DatasetName) -> Result<Option<View>, EndError> {
         let view = view(self.ask(&Request::Look { dataset: dataset.to_string() }, &mut io::empty())?)?;
-        self.is_old.store(view.as_ref().is_some_and(|view| !view.lands), Ordering::Relaxed);
+        // One that has no such dataset says nothing of itself: it is asked as an older one is.
+        self.is_old.store(view.as_ref().is_none_or(|view| !view.lands), Ordering::Relaxed);
         Ok(view.map(TryInto::try_into).transpose()?)
     }
 

@@ -3,7 +3,7 @@
 //! Owns: the order of steps. Whatever stops it, and wherever, beginning again finishes the work: nothing is remembered
 //! but what lies in ZFS. Never: tries again by itself (who runs it does, with pauses).
 
-use siris_zfs::{DatasetName, Guid, Refusal, Snapshot, SnapshotName, Stream, ZfsError};
+use siris_zfs::{DatasetName, Guid, Notes, Refusal, Snapshot, SnapshotName, Stream, ZfsError};
 
 use super::VectorId;
 use super::end::{End, EndError};
@@ -147,6 +147,7 @@ pub fn sync(pair: &Pair, source: &dyn End, target: &dyn End, watch: &mut dyn Wat
         }
         if theirs.as_ref().is_none_or(|theirs| theirs.snapshots.is_empty()) {
             watch.is_anew();
+            announce(pair, source, &ours)?;
         }
         let sent = match &step {
             Step::UpToDate { .. } => told(pair, source, target, &ours, theirs.as_ref()).map(|()| None),
@@ -196,6 +197,24 @@ fn settle(
     Ok(())
 }
 
+/// Has another machine know of a vector that will fetch from it: what waits for its turn stays from now on, while it has marked
+/// nothing yet.
+fn announce(pair: &Pair, source: &dyn End, ours: &View) -> Result<(), SyncError> {
+    let is_new = |told: travel::Told| told.source != ours.dataset.notes;
+    if source.is_far() && travel::told(&pair.record, &ours.dataset.notes, &Notes::default()).is_ok_and(is_new) {
+        known(source.enter(&pair.source, &pair.record)).map_err(SyncError::Source)?;
+    }
+    Ok(())
+}
+
+/// What an agent of an older version does not know how to be told is not told.
+fn known(done: Result<(), EndError>) -> Result<(), EndError> {
+    match done {
+        Err(EndError::Peer { code, .. }) if code == NOT_A_REQUEST => Ok(()),
+        other => other,
+    }
+}
+
 /// Has both ends know of the vector, and the target of the asset. What one of them cannot read or does not know is no reason not
 /// to have synced.
 fn told(pair: &Pair, source: &dyn End, target: &dyn End, ours: &View, theirs: Option<&View>) -> Result<(), SyncError> {
@@ -206,11 +225,6 @@ fn told(pair: &Pair, source: &dyn End, target: &dyn End, ours: &View, theirs: Op
             eprintln!("vector {}: {}", pair.id, crate::chain(&error));
             return Ok(());
         }
-    };
-    let known = |done: Result<(), EndError>| match done {
-        // An agent of an older version.
-        Err(EndError::Peer { code, .. }) if code == NOT_A_REQUEST => Ok(()),
-        other => other,
     };
     if told.source != ours.dataset.notes {
         known(source.enter(&pair.source, &pair.record)).map_err(SyncError::Source)?;

@@ -517,11 +517,15 @@ fn a_key_does_what_it_is_for_and_nothing_else() {
     }
     let guid = zfs.snapshots(&name("a/x")).unwrap()[0].guid;
     let token = format!("{{\"to\":{guid},\"from\":null,\"received\":0}}");
-    for stream in [full("a/x@1001"), Stream::Rest { token }] {
+    for (stream, refusal) in [
+        (full("a/x@1001"), "peer-outside-prefix"),
+        (Stream::Rest { token }, "partial-foreign"),
+        (Stream::Rest { token: "no token".to_owned() }, "partial-foreign"),
+    ] {
         let sent = wired.send(&name("a/other/y"), &stream);
-        assert_eq!(code(sent.unwrap_err()), "peer-outside-prefix", "{stream:?}");
+        assert_eq!(code(sent.unwrap_err()), refusal, "{stream:?}");
         let size = wired.size(&name("a/other/y"), &stream);
-        assert_eq!(code(size.unwrap_err()), "peer-outside-prefix", "{stream:?}");
+        assert_eq!(code(size.unwrap_err()), refusal, "{stream:?}");
     }
     let from_elsewhere = Stream::Snapshot {
         snapshot: "a/other/y@1".parse().unwrap(),
@@ -567,12 +571,15 @@ fn a_key_does_what_it_is_for_and_nothing_else() {
     wired.forget(&name("a/other/y"), &of_it.id.parse().unwrap()).unwrap();
     assert_eq!(zfs.dataset(&name("a/other/y")).unwrap().unwrap().notes, named("mail"));
 
-    // Vectors of other machines are theirs.
-    let foreign = VectorId { device: uuid::Uuid::from_u128(0xf), number: 1 };
-    assert_eq!(code(wired.forget(&name("a/other/y"), &foreign).unwrap_err()), "peer-foreign-vector");
+    let newest = zfs.snapshots(&name("a/other/y")).unwrap().pop().unwrap().guid;
+    // Vectors of other machines are theirs, and those of this one its own.
+    for device in [0xf, 0xe] {
+        let foreign = VectorId { device: uuid::Uuid::from_u128(device), number: 1 };
+        assert_eq!(code(wired.forget(&name("a/other/y"), &foreign).unwrap_err()), "peer-foreign-vector");
+        assert_eq!(code(wired.keep(&name("a/other/y"), &foreign, newest, None).unwrap_err()), "peer-foreign-vector");
+    }
 
     // Only who may both send and receive has datasets change places, and only those that its own vector has marked.
-    let newest = zfs.snapshots(&name("a/other/y")).unwrap().pop().unwrap().guid;
     for rights in [&receives, &sends] {
         let wired = Wired(zfs, rights);
         assert_eq!(code(wired.step_down(&name("a/other/y"), &own).unwrap_err()), "peer-not-allowed");
@@ -592,7 +599,7 @@ fn a_key_does_what_it_is_for_and_nothing_else() {
     wired.step_down(&name("a/other/y"), &own).unwrap();
 
     // Anything else is no request.
-    let session = Session { zfs, root: None, own: id(1).device, rights: &receives };
+    let session = Session { zfs, root: None, rights: &receives };
     for command in ["", "id", "zfs destroy -r a", "{\"destroy\":{\"dataset\":\"a/other/y\"}}", "{\"look\":{}}"] {
         let (mut output, mut errors) = (Vec::new(), Vec::new());
         assert!(!session.run(command, &mut std::io::empty(), &mut output, &mut errors), "{command}");
@@ -610,7 +617,7 @@ fn an_older_agent_is_answered_as_it_asks() {
     zfs.snapshot(std::slice::from_ref(&dataset), &"1001".parse().unwrap(), &UserProperties::new()).unwrap();
     let newest = zfs.snapshots(&dataset).unwrap().pop().unwrap().guid;
     let receives = rights("b/agents", true, false);
-    let session = Session { zfs, root: None, own: id(1).device, rights: &receives };
+    let session = Session { zfs, root: None, rights: &receives };
     let ask = |request: String| {
         let mut output = Vec::new();
         assert!(session.run(&request, &mut std::io::empty(), &mut output, &mut Vec::new()), "{request}");

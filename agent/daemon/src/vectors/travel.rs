@@ -158,6 +158,12 @@ pub fn told(own: &VectorRecord, source: &Notes, target: &Notes) -> Result<Told, 
     })
 }
 
+/// Whether a vector leads to that dataset of that device, by what is kept with it. Records that cannot be read say so of none.
+pub fn fills(id: &VectorId, device: Uuid, dataset: &DatasetName, notes: &Notes) -> bool {
+    let leads = |record: &VectorRecord| record.to.device == Some(device) && record.target == dataset.as_str();
+    Records::of(notes).is_ok_and(|records| records.0.get(&id.to_string()).is_some_and(leads))
+}
+
 /// Whether values are such as an agent writes: what else would be in the way of whoever lists datasets.
 pub fn are_sound(notes: &Notes) -> bool {
     let asset_id = notes.asset_id.as_deref().is_none_or(|text| text.parse::<AssetId>().is_ok());

@@ -11,6 +11,7 @@ use std::thread;
 
 use nix::errno::Errno;
 
+use super::record::{EMBEDDED, END, FILE_SYSTEM, OF_CLONE, ONE, Order, PACKAGE, RAW, RECORD, Record, VOLUME};
 use super::refusal::Refusal;
 use super::types::{Label, SnapshotName};
 use crate::ZfsError;
@@ -18,26 +19,6 @@ use crate::types::DatasetName;
 
 /// Bytes of a stream that are on their way at once.
 const BUFFER: usize = 256 << 10;
-/// Bytes of a record, without what follows it.
-pub(crate) const RECORD: usize = 312;
-/// Where a header has its magic number, features, kind, flags, base and name.
-const MAGIC_AT: usize = 8;
-const VERSION_AT: usize = 16;
-const KIND_AT: usize = 32;
-const FLAGS_AT: usize = 36;
-const FROM_AT: usize = 48;
-const NAME_AT: usize = 56;
-const MAGIC: u64 = 0x2_F5BA_CBAC;
-/// Kinds of records.
-const BEGIN: u32 = 0;
-const END: u32 = 5;
-/// What a header leads in: one snapshot, or a package of them.
-const ONE: u64 = 1;
-const PACKAGE: u64 = 2;
-/// A file system or a volume.
-const KINDS: [u32; 2] = [2, 3];
-const EMBEDDED: u64 = 1 << 16;
-const RAW: u64 = 1 << 24;
 /// Bytes of a snapshot's name, its dataset's included (zfsconcepts(7): below 256).
 const NAME_MAX: usize = 255;
 
@@ -53,26 +34,18 @@ impl Header {
         Ok(header)
     }
 
-    fn u32(&self, at: usize) -> u32 {
-        self.0[at..].first_chunk().map_or(u32::MAX, |bytes| u32::from_ne_bytes(*bytes))
-    }
-
-    fn u64(&self, at: usize) -> u64 {
-        self.0[at..].first_chunk().map_or(u64::MAX, |bytes| u64::from_ne_bytes(*bytes))
-    }
-
-    /// Bytes that follow it.
-    fn payload(&self) -> u32 {
-        self.u32(4)
+    /// Its fields, as this machine's own numbers: ZFS itself is given it as it came.
+    fn record(&self) -> Record<'_> {
+        Record::new(&self.0, Order::OWN)
     }
 
     /// What it leads in; `None` where it is no header of this machine's byte order.
     fn leads_in(&self) -> Option<u64> {
-        (self.u32(0) == BEGIN && self.u64(MAGIC_AT) == MAGIC).then(|| self.u64(VERSION_AT) & 3)
+        Record::header(&self.0).filter(|header| header.order() == Order::OWN).map(|header| header.leads_in())
     }
 
     fn has(&self, feature: u64) -> bool {
-        self.u64(VERSION_AT) >> 2 & feature != 0
+        self.record().features() & feature != 0
     }
 
     /// The blocks are as they lie on the sender's disks.
@@ -82,17 +55,16 @@ impl Header {
 
     /// Its base is the origin of its dataset.
     fn is_of_clone(&self) -> bool {
-        self.u32(FLAGS_AT) & 1 != 0
+        self.record().flags() & OF_CLONE != 0
     }
 
     fn is_full(&self) -> bool {
-        self.u64(FROM_AT) == 0
+        self.record().from() == 0
     }
 
     /// What the snapshot is called, behind the sender's dataset.
     fn label(&self) -> Option<Label> {
-        let name = self.0[NAME_AT..].split(|byte| *byte == 0).next()?;
-        std::str::from_utf8(name).ok()?.split_once('@')?.1.parse().ok()
+        std::str::from_utf8(self.record().name()).ok()?.split_once('@')?.1.parse().ok()
     }
 
     /// As it came: in the form of `dmu_replay_record_t`.
@@ -125,7 +97,7 @@ fn each(dataset: &DatasetName, mut pipe: PipeReader, take: &Take<'_>) -> Result<
     let not = |why: Refusal, what: &str| ZfsError::NotReceived { dataset: dataset.clone(), why, what: what.to_owned() };
     let broke_off = |_| not(Refusal::Incomplete, "the stream broke off");
     let one = |header: &Header, pipe: &PipeReader| {
-        let known = header.leads_in() == Some(ONE) && KINDS.contains(&header.u32(KIND_AT));
+        let known = header.leads_in() == Some(ONE) && [FILE_SYSTEM, VOLUME].contains(&header.record().of());
         let Some(label) = header.label().filter(|_| known) else { return Err(not(Refusal::Corrupt, NO_STREAM)) };
         let snapshot = SnapshotName::new(dataset.clone(), label);
         if snapshot.to_string().len() > NAME_MAX {
@@ -139,12 +111,12 @@ fn each(dataset: &DatasetName, mut pipe: PipeReader, take: &Take<'_>) -> Result<
     let first = Header::read(&mut pipe).map_err(broke_off)?;
     match first.leads_in() {
         Some(ONE) => one(&first, &pipe),
-        Some(PACKAGE) if first.payload() > 0 => {
+        Some(PACKAGE) if first.record().payload() > 0 => {
             Err(not(Refusal::Other, "the stream brings properties or more than one dataset (zfs send -p, -R)"))
         }
-        Some(PACKAGE) if Header::read(&mut pipe).map_err(broke_off)?.u32(0) == END => loop {
+        Some(PACKAGE) if Header::read(&mut pipe).map_err(broke_off)?.record().kind() == END => loop {
             let next = Header::read(&mut pipe).map_err(broke_off)?;
-            if next.u32(0) == END {
+            if next.record().kind() == END {
                 return Ok(());
             }
             one(&next, &pipe)?;

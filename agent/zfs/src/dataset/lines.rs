@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use siris_zfs_label::ResumeToken;
 
 use crate::UserProperties;
-use crate::dataset::types::{Bookmark, Dataset, Guid, Hold, Kind, Label, Newest, Notes, Resume, Snapshot, Stands};
+use crate::dataset::types::{
+    Bookmark, Dataset, Guid, Hold, Kind, Label, Newest, Notes, Rest, Resume, Snapshot, Stands,
+};
 use crate::types::DatasetName;
 
 /// A row that is not what was asked for.
@@ -99,6 +101,12 @@ pub(super) fn datasets(text: &str) -> Result<Vec<Dataset>, LineError> {
 pub(super) fn stands(token: &str) -> Option<Stands> {
     let said = token.parse::<ResumeToken>().ok()?;
     Some(Stands { to: Guid::new(said.to), from: said.from.map(Guid::new) })
+}
+
+/// What a resume token would have sent; `None` where it cannot be read, or that is no snapshot.
+pub(super) fn rest(token: &str) -> Option<Rest> {
+    let said = token.parse::<ResumeToken>().ok().filter(|said| !said.saved)?;
+    Some(Rest { to: Guid::new(said.to), raw: said.raw })
 }
 
 fn labelled(line: &str, mark: char) -> Option<(Label, Guid, u64)> {

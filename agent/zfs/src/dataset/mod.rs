@@ -8,6 +8,7 @@ pub(crate) mod incoming;
 mod lines;
 mod model;
 mod real;
+pub mod record;
 mod refusal;
 mod types;
 
@@ -21,7 +22,7 @@ pub use real::RunsZfs;
 pub use refusal::Refusal;
 pub use types::{
     ASSET_ID, ASSET_NAME, Bookmark, Dataset, FETCHED_BY, Guid, Hold, Kind, Label, LabelError, Newest, Notes, PRIMARY,
-    RETENTION, Resume, Snapshot, SnapshotName, SnapshotNameError, Stands, VECTORS,
+    RETENTION, Rest, Resume, Snapshot, SnapshotName, SnapshotNameError, Stands, VECTORS,
 };
 
 use crate::types::{DatasetName, PoolName};
@@ -249,8 +250,8 @@ pub trait Datasets: Send + Sync + std::fmt::Debug {
     /// When it cannot be sent.
     fn send_size(&self, stream: &Stream) -> Result<u64, ZfsError>;
 
-    /// The snapshot that a resume token leads to; `None` when the token cannot be read.
-    fn leads_to(&self, token: &str) -> Option<Guid>;
+    /// What a resume token would have sent; `None` when the token cannot be read, or leads to no snapshot.
+    fn leads_to(&self, token: &str) -> Option<Rest>;
 
     /// Begins to send.
     ///

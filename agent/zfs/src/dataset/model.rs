@@ -20,8 +20,8 @@ pub use content::Content;
 use stream::Partial;
 
 use super::types::{
-    ASSET_ID, ASSET_NAME, Bookmark, Dataset, Guid, Hold, Kind, Label, Newest, Notes, PRIMARY, Snapshot, SnapshotName,
-    VECTORS,
+    ASSET_ID, ASSET_NAME, Bookmark, Dataset, Guid, Hold, Kind, Label, Newest, Notes, PRIMARY, Rest, Snapshot,
+    SnapshotName, VECTORS,
 };
 use super::{Datasets, Refusal, Sending, Stream};
 use crate::types::{DatasetName, PoolName};
@@ -484,7 +484,7 @@ impl Datasets for ModelDatasets {
         Ok(records.map(|(path, bytes)| (path.len() + bytes.as_ref().map_or(0, Vec::len)) as u64).sum())
     }
 
-    fn leads_to(&self, token: &str) -> Option<Guid> {
+    fn leads_to(&self, token: &str) -> Option<Rest> {
         stream::leads_to(token)
     }
 

@@ -10,7 +10,7 @@ use siris_host::cmd::{Cmd, CmdError, Running, Tool};
 
 use super::lines;
 use super::types::{
-    ASSET_ID, ASSET_NAME, Bookmark, Dataset, FETCHED_BY, Guid, Hold, Label, Newest, PRIMARY, RETENTION, Snapshot,
+    ASSET_ID, ASSET_NAME, Bookmark, Dataset, FETCHED_BY, Guid, Hold, Label, Newest, PRIMARY, RETENTION, Rest, Snapshot,
     SnapshotName, VECTORS,
 };
 use super::{Base, Datasets, Refusal, Sending, Stream};
@@ -353,8 +353,8 @@ impl<R: RunsZfs> Datasets for R {
         read(zfs(self, ["send", "-nP"]).args(send_arguments(stream)), lines::send_size)
     }
 
-    fn leads_to(&self, token: &str) -> Option<Guid> {
-        lines::stands(token).map(|stands| stands.to)
+    fn leads_to(&self, token: &str) -> Option<Rest> {
+        lines::rest(token)
     }
 
     fn send(&self, stream: &Stream) -> Result<Box<dyn Sending>, ZfsError> {

@@ -212,6 +212,15 @@ pub struct Stands {
     pub from: Option<Guid>,
 }
 
+/// What a resume token would have sent, whoever wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rest {
+    /// The snapshot, by its guid alone: ZFS looks for it in the whole pool.
+    pub to: Guid,
+    /// As it lies on the disks.
+    pub raw: bool,
+}
+
 /// A snapshot of a dataset that is known from the context.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {

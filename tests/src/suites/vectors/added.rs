@@ -9,7 +9,7 @@ use super::turned::write;
 use super::{DISKS, GROUP, SYNC, must_be_equal};
 use crate::case::Case;
 use crate::lab::Bench;
-use crate::two::{ASSET, OTHER, Two, source};
+use crate::two::{ASSET, OTHER, Two, source, target};
 
 /// The suite's cases.
 pub fn cases() -> Vec<Case> {
@@ -71,7 +71,32 @@ fn added(bench: &Bench<'_>) -> Result<()> {
 
     write(office, &source(), "first")?;
     office.guest.ok(&format!("sirisctl dataset snapshot {ASSET} && sirisctl vector add {ASSET} vault"))?;
-    let done = office.guest.run_for(SYNC, "sirisctl vector sync 1", b"")?;
+    let sync = || office.guest.run_for(SYNC, "sirisctl vector sync 1", b"");
+    let done = sync()?;
     ensure!(done.status == Some(0), "a sync: {done}");
-    must_be_equal(&two)
+    must_be_equal(&two)?;
+
+    // One of them is installed anew and has other keys: the vector stays, and goes on when they know each other again.
+    let anew =
+        "rm /var/lib/ssh/ssh_host_ed25519_key* && /usr/libexec/siris/siris-agent ssh-host-keys && systemctl reload ssh";
+    for (of, file, on, command, code) in [
+        ("vault's host key", "third", vault, anew, "host-key-changed"),
+        ("office's own key", "fourth", office, "rm /var/lib/siris/peers/vault.key*", "key-not-allowed"),
+    ] {
+        on.guest.ok(command)?;
+        write(office, &source(), file)?;
+        let point = office.guest.ok(&format!("sirisctl dataset snapshot {ASSET}"))?;
+        let done = sync()?;
+        ensure!(done.status == Some(1), "a sync, {of} being another one: {done}");
+        must_contain(&done.text, code, of)?;
+        must_contain(&done.text, "machine add --replace", of)?;
+        let refused = office.guest.refused(&good)?;
+        must_contain(&refused, "machine-refused", of)?;
+        office.guest.ok(&format!("{good} --replace && {good}"))?;
+        let done = sync()?;
+        ensure!(done.status == Some(0), "a sync, {of} being known: {done}");
+        vault.guest.ok(&format!("zfs list {}@{point}", target()))?;
+        must_be_equal(&two)?;
+    }
+    Ok(())
 }

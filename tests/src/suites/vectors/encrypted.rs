@@ -11,6 +11,7 @@ use super::{DISKS, GROUP, SYNC, digest, mounted};
 use crate::case::Case;
 use crate::lab::Bench;
 use crate::two::{ASSET, Two, source, target};
+use crate::vm::Vm;
 
 /// The suite's cases.
 pub fn cases() -> Vec<Case> {
@@ -102,6 +103,8 @@ fn encrypted(bench: &Bench<'_>) -> Result<()> {
     let (size, sent): (u64, u64) = (size.parse().context(size)?, sent.parse().context(sent)?);
     ensure!(sent <= size + AGAIN_MAX, "of {size} bytes {sent} were sent: it began anew");
 
+    leaves_raw_only(office, &third)?;
+
     // A proof is none, and says so; with the key there is one, and all is there.
     let said = office.guest.run_for(Duration::from_secs(120), "sirisctl vector verify 1", b"")?;
     ensure!(said.status == Some(1), "a proof of what nobody can read: {said}");
@@ -114,6 +117,37 @@ fn encrypted(bench: &Bench<'_>) -> Result<()> {
     ensure!(said.status == Some(0), "a proof with the key: {said}");
     ensure!(digest(office, &source())? == digest(vault, &target())?, "the contents differ");
     into_an_encrypted_one(&two)
+}
+
+/// Whoever asks the source for what is in it, with a key of its own or with a token that says so, is refused.
+fn leaves_raw_only(office: &Vm<'_>, point: &str) -> Result<()> {
+    let dataset = source();
+    // ZFS itself would: the key is loaded here.
+    let token = office.guest.ok(&format!(
+        "ssh-keygen -q -t ed25519 -N '' -f /run/thief && sirisctl machine allow thief \
+         --device 5d3b8f0e-2f64-4b5c-8d3e-1f0c9d7e6a21 --key \"$(cut -d' ' -f1,2 /run/thief.pub)\" --prefix tank/home/agents --send >&2 \
+         && {{ zfs send {dataset}@{point} | head -c 20000000 | zfs receive -s tank/thief || true; }} >&2 \
+         && zfs get -Hpo value receive_resume_token tank/thief"
+    ))?;
+    ensure!(token.starts_with("1-"), "what a stream of what is in it left: {token}");
+    for (stream, code) in [
+        (
+            format!(
+                "{{\"snapshot\":{{\"snapshot\":\"{dataset}@{point}\",\"base\":\"nothing\",\"between\":false,\"raw\":false}}}}"
+            ),
+            "not-raw",
+        ),
+        (format!("{{\"rest\":{{\"token\":\"{token}\"}}}}"), "not-raw"),
+    ] {
+        for verb in ["send", "size"] {
+            let request = format!("{{\"{verb}\":{{\"dataset\":\"{dataset}\",\"stream\":{stream}}}}}");
+            let asked = format!("SSH_ORIGINAL_COMMAND='{request}' /usr/libexec/siris/siris-agent peer thief");
+            let done = office.guest.run(&format!("{asked} 2>&1 | head -c 100000"))?;
+            must_contain(&done.text, code, &stream)?;
+            ensure!(done.text.len() < 2000, "{verb} {stream}: something was sent: {done}");
+        }
+    }
+    office.guest.ok("sirisctl machine forbid thief && zfs receive -A tank/thief").map(drop)
 }
 
 /// What is plain goes where all is encrypted, its smallest files too, which lie in the pointers to them.

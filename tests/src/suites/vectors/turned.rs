@@ -52,9 +52,11 @@ fn turned(bench: &Bench<'_>) -> Result<()> {
     let key = office.guest.ok("sirisctl machine key vault")?;
     let device = office.guest.ok("cat /var/lib/siris/device-id")?;
     vault.guest.ok(&format!(
-        "sirisctl machine forbid office && \
-         sirisctl machine allow office --device {device} --key '{key}' --prefix vault/home/agents --receive --send"
+        "! sirisctl machine allow office --device {device} --key '{key}' --prefix vault/home/agents --receive --send && \
+         sirisctl machine allow office --device {device} --key '{key}' --prefix vault/home/agents --receive --send --replace"
     ))?;
+    let refused = vault.guest.refused(&format!("sirisctl dataset snapshot {ASSET}"))?;
+    must_contain(&refused, "dataset-is-replica", "a point of a replica whose source may also fetch from it")?;
 
     // What is being written is not cut off: nothing changes places.
     let dir = office.guest.ok(&format!("zfs get -Ho value mountpoint {}", source()))?;

@@ -3,6 +3,9 @@ use uuid::Uuid;
 
 use super::*;
 use crate::datasets::retention::Policy;
+use crate::vectors::VectorId;
+use crate::vectors::needs::Side;
+use crate::vectors::plan::View;
 
 const X: &str = "tank/home/agents/0b2c7f3e-8a44-4f0e-9c57-1f1f2b1a6d55";
 
@@ -178,7 +181,7 @@ fn a_point_that_is_held_or_has_clones_says_so_with_every_reason() {
     assert_eq!(stays(&zfs, "1", &nobody), why);
     // And when it is pruned.
     let policy = Policy { all: 1, ..Policy::default() };
-    let decided = prune::decisions(&zfs, &name(X), &[], &policy, 1_000).unwrap().unwrap();
+    let decided = prune::decisions(&zfs, &name(X), &nobody, &policy, 1_000).unwrap().unwrap();
     assert_eq!(decided[0].stays.iter().map(ToString::to_string).collect::<Vec<_>>(), why);
 }
 
@@ -196,4 +199,21 @@ fn what_lies_in_the_dataset_keeps_the_whole_point() {
     // The last copy of what is in there.
     assert_eq!(stays(&zfs, "3", &nobody), [format!("{below}@3: it is the newest one")]);
     assert_eq!(labels(&zfs, &below), ["2", "3"]);
+
+    // And when it is pruned, where it is what a vector of its own has yet to send, too.
+    let queued = |view: &View| if view.dataset.name == name(&below) { vec![(id(1), Side::Source)] } else { Vec::new() };
+    zfs.release(&at(&format!("{below}@2")), &"theirs".parse().unwrap()).unwrap();
+    let policy = Policy { all: 1, ..Policy::default() };
+    let decided = |concerned: &prune::Concerned<'_>| {
+        let decided = prune::decisions(&zfs, &name(X), concerned, &policy, 1_000).unwrap().unwrap();
+        let why = decided.iter().map(|one| one.stays.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
+        assert_eq!(prune::apply(&zfs, &name(X), &decided).unwrap(), decided.iter().filter(|one| one.goes()).count());
+        why.collect::<Vec<_>>()
+    };
+    let (newest, sends) = (format!("{below}@3: it is the newest one"), format!("vector {} has yet to send it", id(1)));
+    let kept = [format!("{below}@2: {sends}"), format!("{newest}; {below}@3: {sends}")];
+    assert_eq!(decided(&queued), ["", &kept[0], &kept[1], "it is the newest one"]);
+    assert_eq!(labels(&zfs, &below), ["2", "3"]);
+    assert_eq!(decided(&nobody), ["", &newest, "it is the newest one"]);
+    assert_eq!((labels(&zfs, &below), labels(&zfs, X)), (vec!["3".to_owned()], vec!["3".to_owned(), "4".to_owned()]));
 }

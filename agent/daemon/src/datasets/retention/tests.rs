@@ -69,6 +69,16 @@ fn a_clock_that_was_set_back_destroys_nothing() {
     assert_eq!(decided[2].stays, [Why::Future, Why::Newest]);
 }
 
+#[test]
+fn what_comes_later_takes_no_points_place() {
+    // Of one day each; then what claims to have been before them, as a sender could have it received.
+    let (day, other) = (NOW - 9 * DAY, NOW - 8 * DAY);
+    let all = points(&[day, other, day - 1, other - 1, NOW]);
+    let policy = Policy { daily: 20 * DAY, ..Policy::default() };
+    let kept = remaining(&all, &BTreeMap::new(), &policy, NOW + 60);
+    assert_eq!(kept, [all[0].clone(), all[1].clone(), all[4].clone()]);
+}
+
 prop_compose! {
     fn policies()(all in 0..3 * DAY, hourly in 0..5 * DAY, daily in 0..30 * DAY, weekly in 0..90 * DAY, monthly in 0..400 * DAY) -> Policy {
         Policy { all, hourly, daily, weekly, monthly }

@@ -1,8 +1,7 @@
 //! What changed between two snapshots, as an incremental stream of ZFS has it.
 //!
-//! In: the bytes of `zfs send -i`. Out: for each object the chunks of it that were written or freed. Owns: how records lie in
-//! a stream (OpenZFS 2.3, `dmu_replay_record_t` in `sys/zfs_ioctl.h`; numbers are in the sender's byte order). Never: guesses.
-//! A record, a feature or a flag that is not known here makes the stream one of which nothing is known.
+//! In: the bytes of `zfs send -i`. Out: for each object the chunks of it that were written or freed. Owns: what each kind of
+//! record says of an object (as [`siris_zfs::record`], OpenZFS 2.3). Never: guesses. A record, a feature or a flag that is not known here makes the stream one of which nothing is known.
 //!
 //! Field notes, from the sender's code: an object's record comes for each one whose 16 KiB of the object table changed, and
 //! behind it a range freed from the end of its last block on, so neither says that the object changed. Holes that were never
@@ -14,30 +13,21 @@ use std::io::{self, BufReader, Read};
 use std::ops::Range;
 
 use siris_zfs::Guid;
+use siris_zfs::record::{END, FILE_SYSTEM, ONE, Order, RECORD, Record};
 
 use super::CHUNK;
 
-/// Bytes of a record, without what follows it.
-const RECORD: usize = 312;
-/// What a stream begins with, behind the kind of the record.
-const MAGIC: u64 = 0x2_F5BA_CBAC;
 /// Bytes read at once.
 const BUFFER: usize = 256 << 10;
 
 /// Kinds of records.
-const BEGIN: u32 = 0;
 const OBJECT: u32 = 1;
 const FREE_OBJECTS: u32 = 2;
 const WRITE: u32 = 3;
 const FREE: u32 = 4;
-const END: u32 = 5;
 const SPILL: u32 = 7;
 const WRITE_EMBEDDED: u32 = 8;
 
-/// The header of a stream that is no package of streams.
-const SUBSTREAM: u64 = 1;
-/// A file system.
-const FILE_SYSTEM: u32 = 2;
 /// Features that change nothing of how records are read: spilled attributes; embedded, LZ4, large, compressed and zstd
 /// blocks; large dnodes; holds; the switch to large blocks; long names; large directories. Not among them: deduplicated,
 /// resumed, redacted and raw streams.
@@ -87,9 +77,9 @@ impl Changes {
         let mut changes = Changes::default();
         loop {
             stream.read_exact(&mut bytes)?;
-            let record = Record { bytes: &bytes, order };
-            let kind = record.u32(0);
-            let Some((at, payload)) = record.shape() else {
+            let record = Record::new(&bytes, order);
+            let kind = record.kind();
+            let Some((at, payload)) = shape(&record) else {
                 return unknown(format!("a record of kind {kind} is not known"));
             };
             // Each record names the snapshot: whatever was misread before shows here.
@@ -164,69 +154,35 @@ fn contains(ranges: &[Range<u64>], number: u64) -> bool {
 
 /// Checks the header; gives the byte order.
 fn begin(bytes: &[u8; RECORD], from: Guid, to: Guid) -> Result<Order, StreamError> {
-    let is_of = |order: &Order| Record { bytes, order: *order }.u64(8) == MAGIC;
-    let Some(order) = [Order::Little, Order::Big].into_iter().find(is_of) else { return unknown("no stream of ZFS") };
-    let record = Record { bytes, order };
-    let (version, kind, flags) = (record.u64(16), record.u32(32), record.u32(36));
-    if (record.u32(0), version & 3, kind) != (BEGIN, SUBSTREAM, FILE_SYSTEM) {
+    let Some(header) = Record::header(bytes) else { return unknown("no stream of ZFS") };
+    if (header.leads_in(), header.of()) != (ONE, FILE_SYSTEM) {
         return unknown("not one stream of one file system");
     }
+    let (features, flags) = (header.features(), header.flags());
     // What a header brings along says that the stream is not a plain one.
-    if version >> 2 & !FEATURES != 0 || flags & !FLAGS != 0 || record.u32(4) != 0 {
-        return unknown(format!("a stream with features {:#x} and flags {flags:#x} is not known", version >> 2));
+    if features & !FEATURES != 0 || flags & !FLAGS != 0 || header.payload() != 0 {
+        return unknown(format!("a stream with features {features:#x} and flags {flags:#x} is not known"));
     }
-    if (record.u64(40), record.u64(48)) != (to.as_u64(), from.as_u64()) {
+    if (header.to(), header.from()) != (to.as_u64(), from.as_u64()) {
         return unknown("the stream is between other snapshots");
     }
-    Ok(order)
+    Ok(header.order())
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Order {
-    Little,
-    Big,
-}
-
-#[derive(Clone, Copy)]
-struct Record<'a> {
-    bytes: &'a [u8; RECORD],
-    order: Order,
-}
-
-impl Record<'_> {
-    fn u32(&self, at: usize) -> u32 {
-        let mut four = [0; 4];
-        four.copy_from_slice(&self.bytes[at..at + 4]);
-        match self.order {
-            Order::Little => u32::from_le_bytes(four),
-            Order::Big => u32::from_be_bytes(four),
-        }
-    }
-
-    fn u64(&self, at: usize) -> u64 {
-        let mut eight = [0; 8];
-        eight.copy_from_slice(&self.bytes[at..at + 8]);
-        match self.order {
-            Order::Little => u64::from_le_bytes(eight),
-            Order::Big => u64::from_be_bytes(eight),
-        }
-    }
-
-    /// Where the snapshot's guid is in it, and how many bytes follow it; `None` where its kind is not known.
-    fn shape(&self) -> Option<(usize, u64)> {
-        let aligned = |length: u32| u64::from(length).next_multiple_of(8);
-        let compressed = |is: bool, size: usize, plain: usize| self.u64(if is { size } else { plain });
-        Some(match self.u32(0) {
-            OBJECT if self.u32(36) == 0 => (40, aligned(self.u32(28))),
-            FREE_OBJECTS => (24, 0),
-            WRITE => (40, compressed(self.bytes[50] != 0, 96, 32)),
-            FREE => (32, 0),
-            END => (40, 0),
-            SPILL => (24, compressed(self.u64(40) != 0, 40, 16)),
-            WRITE_EMBEDDED => (32, aligned(self.u32(52))),
-            _ => return None,
-        })
-    }
+/// Where the snapshot's guid is in a record, and how many bytes follow it; `None` where its kind is not known.
+fn shape(record: &Record<'_>) -> Option<(usize, u64)> {
+    let aligned = |length: u32| u64::from(length).next_multiple_of(8);
+    let compressed = |is: bool, size: usize, plain: usize| record.u64(if is { size } else { plain });
+    Some(match record.kind() {
+        OBJECT if record.u32(36) == 0 => (40, aligned(record.u32(28))),
+        FREE_OBJECTS => (24, 0),
+        WRITE => (40, compressed(record.byte(50) != 0, 96, 32)),
+        FREE => (32, 0),
+        END => (40, 0),
+        SPILL => (24, compressed(record.u64(40) != 0, 40, 16)),
+        WRITE_EMBEDDED => (32, aligned(record.u32(52))),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use rustix::fs::FallocateFlags;
 use siris_ibu::digest::Sha256;
 use siris_zfs::{
-    Bookmark, Dataset, DatasetName, Datasets, Guid, Hold, Label, ModelDatasets, Newest, PoolName, Sending, Snapshot,
-    SnapshotName, Stream, UserProperties, ZfsError,
+    Bookmark, Dataset, DatasetName, Datasets, Guid, Hold, Label, ModelDatasets, Newest, PoolName, Rest, Sending,
+    Snapshot, SnapshotName, Stream, UserProperties, ZfsError,
 };
 
 use super::super::digest::kept::DIGESTS;
@@ -74,7 +74,7 @@ impl Datasets for Live {
         self.zfs.open(dataset, work)
     }
 
-    fn leads_to(&self, token: &str) -> Option<Guid> {
+    fn leads_to(&self, token: &str) -> Option<Rest> {
         self.zfs.leads_to(token)
     }
 

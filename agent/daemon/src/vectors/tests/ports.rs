@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use siris_zfs::{
-    Bookmark, Dataset, DatasetName, Datasets, Guid, Hold, Label, ModelDatasets, Newest, Notes, PoolName, Sending,
+    Bookmark, Dataset, DatasetName, Datasets, Guid, Hold, Label, ModelDatasets, Newest, Notes, PoolName, Rest, Sending,
     Snapshot, SnapshotName, Stream, UserProperties, ZfsError,
 };
-use uuid::Uuid;
 
 use super::super::VectorId;
 use super::super::digest::{Amount, Digests, Scope};
@@ -129,7 +128,7 @@ impl Datasets for Fused<'_> {
         self.0.open(dataset, work)
     }
 
-    fn leads_to(&self, token: &str) -> Option<Guid> {
+    fn leads_to(&self, token: &str) -> Option<Rest> {
         self.0.leads_to(token)
     }
 
@@ -196,7 +195,7 @@ impl Datasets for Mutated<'_> {
         self.0.open(dataset, work)
     }
 
-    fn leads_to(&self, token: &str) -> Option<Guid> {
+    fn leads_to(&self, token: &str) -> Option<Rest> {
         self.0.leads_to(token)
     }
 
@@ -326,7 +325,7 @@ pub(super) struct Wired<'a>(pub(super) &'a ModelDatasets, pub(super) &'a Rights)
 
 impl Wired<'_> {
     fn ask(&self, request: &Request, input: &mut dyn Read) -> Result<Answer, EndError> {
-        let session = Session { zfs: self.0, root: None, own: Uuid::from_u128(0xe), rights: self.1 };
+        let session = Session { zfs: self.0, root: None, rights: self.1 };
         let (mut output, mut errors) = (Vec::new(), Vec::new());
         session.run(&serde_json::to_string(request).unwrap(), input, &mut output, &mut errors);
         match serde_json::from_slice(&output).unwrap() {
@@ -372,7 +371,7 @@ impl End for Wired<'_> {
     }
 
     fn send(&self, dataset: &DatasetName, stream: &Stream) -> Result<Box<dyn Sending>, EndError> {
-        let session = Session { zfs: self.0, root: None, own: Uuid::from_u128(0xe), rights: self.1 };
+        let session = Session { zfs: self.0, root: None, rights: self.1 };
         let request = Request::Send { dataset: dataset.to_string(), stream: stream.into() };
         let (mut output, mut errors) = (Vec::new(), Vec::new());
         let request = serde_json::to_string(&request).unwrap();

@@ -170,7 +170,7 @@ impl<Z: Machine> World<Z> {
         if self.mutant == Some(Mutant::PruneWithoutAsking) {
             vectors.clear();
         }
-        let Some(decisions) = prune::decisions(&zfs, &dataset, &vectors, &policy, self.now).unwrap() else {
+        let Some(decisions) = prune::decisions(&zfs, &dataset, &|_| vectors.clone(), &policy, self.now).unwrap() else {
             return Ok(());
         };
         let guids = || self.machines[machine].snapshots(&dataset).unwrap().into_iter().map(|snapshot| snapshot.guid);

@@ -1,11 +1,12 @@
 use std::sync::Mutex;
 
+use super::super::record::{BEGIN, MAGIC};
 use super::*;
 
 /// A record of a kind, a header where `version` says what it leads in.
 fn record(kind: u32, payload: u32, version: u64, name: &str) -> Vec<u8> {
     let mut bytes = [kind.to_ne_bytes(), payload.to_ne_bytes()].concat();
-    for number in [MAGIC, version, 1_568_402_268, u64::from(KINDS[0]), 7, 6] {
+    for number in [MAGIC, version, 1_568_402_268, u64::from(FILE_SYSTEM), 7, 6] {
         bytes.extend(number.to_ne_bytes());
     }
     bytes.extend(name.as_bytes());
@@ -67,7 +68,7 @@ fn nothing_but_snapshots_is_taken() {
     let (came, ended) = received(&package(&[one("tank/a@2"), brings]));
     assert_eq!((came.len(), why(ended)), (1, Refusal::Corrupt));
     let volumes_only = record(BEGIN, 0, ONE, "tank/a@1").into_iter().enumerate();
-    let other_kind: Vec<u8> = volumes_only.map(|(at, byte)| if at == KIND_AT { 9 } else { byte }).collect();
+    let other_kind: Vec<u8> = volumes_only.map(|(at, byte)| if at == 32 { 9 } else { byte }).collect();
     let long = format!("tank/a@{}", "x".repeat(249));
     for (stream, refusal) in [
         (one("tank/a"), Refusal::Corrupt),
@@ -97,7 +98,7 @@ fn a_stream_that_breaks_off_anywhere_is_incomplete() {
 fn numbers_have_meanings() {
     let header = |version: u64, from: u64| {
         let mut bytes = record(BEGIN, 0, version, "tank/a@1");
-        bytes[FROM_AT..FROM_AT + 8].copy_from_slice(&from.to_ne_bytes());
+        bytes[48..56].copy_from_slice(&from.to_ne_bytes());
         Header(bytes.try_into().unwrap())
     };
     let plain = header(ONE, 6);

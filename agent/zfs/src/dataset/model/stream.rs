@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::content::Content;
 use super::{Snap, State, refuse};
-use crate::dataset::types::{Guid, Resume, SnapshotName, Stands};
+use crate::dataset::types::{Guid, Rest, Resume, SnapshotName, Stands};
 use crate::dataset::{Base, Refusal, Sending, Stream};
 use crate::types::DatasetName;
 use crate::{UserProperties, ZfsError};
@@ -50,12 +50,14 @@ struct Token {
     to: u64,
     from: Option<u64>,
     received: usize,
+    #[serde(default)]
+    raw: bool,
 }
 
 impl Partial {
     pub(super) fn resume(&self) -> Resume {
-        let Header { to, from, .. } = self.header;
-        let token = Token { to, from, received: self.records.len() };
+        let Header { to, from, encrypted, .. } = self.header;
+        let token = Token { to, from, received: self.records.len(), raw: encrypted };
         // Its own types serialise.
         let token = serde_json::to_string(&token).unwrap_or_default();
         let stands = Stands { to: Guid::new(to), from: from.map(Guid::new) };
@@ -63,9 +65,9 @@ impl Partial {
     }
 }
 
-/// The snapshot that a token leads to.
-pub(super) fn leads_to(token: &str) -> Option<Guid> {
-    serde_json::from_str::<Token>(token).ok().map(|token| Guid::new(token.to))
+/// What a token would have sent.
+pub(super) fn leads_to(token: &str) -> Option<Rest> {
+    serde_json::from_str::<Token>(token).ok().map(|token| Rest { to: Guid::new(token.to), raw: token.raw })
 }
 
 impl State {

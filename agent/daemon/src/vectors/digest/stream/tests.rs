@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
+use siris_zfs::record::MAGIC;
 
 use super::*;
 
