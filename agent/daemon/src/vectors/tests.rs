@@ -15,9 +15,10 @@ use super::lag::{self, Lag};
 use super::peer::{Rights, Session};
 use super::plan::{self, Obstacle, Step, plan};
 use super::prove::prove;
+use super::record::Peer;
 use super::role;
 use super::sync::{Pair, SyncError, Watch, sync};
-use super::travel::VectorRecord;
+use super::travel::{self, VectorRecord};
 use super::{VectorId, needs};
 use ports::{Blows, Far, Fuse, Mutant, Wired};
 use world::{A, B, World, id, name, op, pair, run};
@@ -87,6 +88,58 @@ fn a_sync_that_is_stopped_anywhere_is_finished_by_the_next() {
             break;
         }
     }
+}
+
+/// A target that two vectors were given by mistake: the second one does not take the place of the first one's long way.
+#[test]
+fn what_another_vector_has_left_half_received_stays() {
+    let world = World::new();
+    let (a, b) = (&world.machines[A], &world.machines[B]);
+    for dataset in ["a/one", "a/two"] {
+        a.create(&name(dataset)).unwrap();
+        a.write(&name(dataset), "f", Some(&[7; 400])).unwrap();
+        a.snapshot(&[name(dataset)], &"1001".parse().unwrap(), &UserProperties::new()).unwrap();
+    }
+    let (first, second) = (pair(1, "a/one", "b/both"), pair(2, "a/two", "b/both"));
+    let token = || Local::new(b).look(&name("b/both")).unwrap().unwrap().dataset.resume.unwrap().token;
+    sync(&first, &Local::new(a), &Far(Local::new(b), 300), &mut ()).unwrap_err();
+    let left = token();
+    let refused = sync(&second, &Local::new(a), &Local::new(b), &mut ()).unwrap_err();
+    assert_eq!((refused.code(), token()), ("partial-foreign", left));
+    sync(&first, &Local::new(a), &Local::new(b), &mut ()).unwrap();
+    let refused = sync(&second, &Local::new(a), &Local::new(b), &mut ()).unwrap_err();
+    assert_eq!(refused.code(), "nothing-in-common");
+    // What is asked for by a token is the dataset's own.
+    let of_two = a.snapshots(&name("a/two")).unwrap()[0].guid;
+    for token in [format!("{{\"to\":{of_two},\"from\":null,\"received\":0}}"), "no token".to_owned()] {
+        let sent = Local::new(a).send(&name("a/one"), &Stream::Rest { token });
+        assert_eq!(sent.unwrap_err().code(), "partial-foreign");
+    }
+}
+
+/// One that fetches from here, and has marked nothing yet, has all that is here before it.
+#[test]
+fn what_is_to_be_fetched_for_the_first_time_is_needed() {
+    let zfs = &ModelDatasets::new(1, &["a"]);
+    let dataset = name("a/x");
+    zfs.create(&dataset).unwrap();
+    zfs.snapshot(std::slice::from_ref(&dataset), &"1001".parse().unwrap(), &UserProperties::new()).unwrap();
+    let own = uuid::Uuid::from_u128(0xa);
+    let party = |device, name: &str| travel::Party { device: Some(device), name: name.to_owned() };
+    let record = VectorRecord { from: party(own, "a"), source: dataset.to_string(), ..pair(1, "a/x", "b/x").record };
+    Local::new(zfs).enter(&dataset, &record).unwrap();
+    let peer = |may_send: bool| Peer {
+        name: "b".parse().unwrap(),
+        key: "ssh-ed25519 AAAA".to_owned(),
+        rights: rights("a/agents", !may_send, may_send),
+    };
+    let view = Local::new(zfs).look(&dataset).unwrap().unwrap();
+    let concerned = |own, peers: &[Peer]| needs::concerned(&view, own, &[], peers);
+    assert_eq!(concerned(own, &[peer(true)]), [(id(1), needs::Side::Source)]);
+    assert_eq!(needs::needs(&view, &concerned(own, &[peer(true)])).len(), 1);
+    // Whoever may not fetch, does not; and what goes elsewhere is not this box's.
+    assert!(concerned(own, &[peer(false)]).is_empty() && concerned(own, &[]).is_empty());
+    assert!(concerned(uuid::Uuid::from_u128(0xb), &[peer(true)]).is_empty());
 }
 
 /// It goes by what the source knows, and where that is not so any more, the target is as it was and says why.
