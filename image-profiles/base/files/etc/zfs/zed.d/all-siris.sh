@@ -27,9 +27,14 @@ exec 9>>"$lock"
 flock --nonblock 9 || exit 0
 echo "$now" >"$lock"
 sleep 1
+
+# One tells and one waits, however long the agent takes: zed runs no more than a few of these at once.
+exec 8>>"${lock}-told"
+flock 8
 exec 9>&-
 
-# Who leaves the bus before the agent has asked who that was, is nobody: the reply is waited for, but not for long.
-busctl --quiet --timeout=2 --auto-start=no call \
+# Who leaves the bus before the agent has asked who that was, is nobody, and what it came to tell is lost: on a box that has a lot
+# to do that can take a while.
+busctl --quiet --timeout=30 --auto-start=no call \
     org.siris.Agent1 /org/siris/Agent1 org.siris.Agent1.Manager "$look" 'a{sv}' 0 >/dev/null 2>&1
 exit 0
