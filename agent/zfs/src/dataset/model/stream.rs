@@ -150,10 +150,7 @@ impl State {
                 let continues = (partial.header.to, partial.header.from) == (header.to, header.from)
                     && header.skipped == partial.records.len();
                 if !continues {
-                    // One that would make the dataset meets the dataset first.
-                    let is_full = header.from.is_none() && header.skipped == 0;
-                    let why = if is_full { Refusal::NotTheBase } else { Refusal::Busy };
-                    return refuse(why, format!("{name}: another receive has left something"));
+                    return refuse(Refusal::Busy, format!("{name}: another receive has left something"));
                 }
                 set.partial = None;
                 (before, fresh) = (partial.records, partial.is_fresh);
