@@ -63,6 +63,10 @@ fn refused(why: impl std::fmt::Display) -> Failure {
     Failure::new(ErrorCode::MachineRefused, why.to_string())
 }
 
+fn known_otherwise(name: &Name) -> Failure {
+    refused(format!("{name} is known here and is another: to put this in its place, say --replace"))
+}
+
 fn key_failure(error: &KeyError) -> Failure {
     let code = if matches!(error, KeyError::NoKey) { ErrorCode::MachineRefused } else { ErrorCode::RecordsUnusable };
     Failure::new(code, crate::chain(error))
@@ -193,7 +197,8 @@ impl ReplicationObject {
                 // Said once more, as by whom the first answer did not reach.
                 Some(kept) if *kept == machine => Ok(()),
                 Some(_) if replace => store.replace_machine(&machine),
-                _ => store.add_machine(&machine),
+                Some(kept) => return Err(known_otherwise(&kept.name)),
+                None => store.add_machine(&machine),
             };
             kept.map_err(|error| record_failure(&error))
         };
@@ -252,7 +257,8 @@ impl ReplicationObject {
             let kept = match all.iter().find(|kept| kept.name == peer.name) {
                 Some(kept) if *kept == peer => Ok(()),
                 Some(_) if replace => store.replace_peer(&peer),
-                _ => store.add_peer(&peer),
+                Some(kept) => return Err(known_otherwise(&kept.name)),
+                None => store.add_peer(&peer),
             };
             kept.map_err(|error| record_failure(&error))?;
             authorize(agent, &store)?;

@@ -1,8 +1,8 @@
 //! `siris-agent peer`: what another machine may ask of this one, over SSH, with the key that was registered for it.
 //!
 //! Owns: what a key may do. It is the only command of its key: whatever is asked for arrives as a request of a few fixed
-//! kinds, about datasets below one prefix. Never: runs anything else; destroys a snapshot; reads for a key that may only
-//! receive.
+//! kinds, about datasets below one prefix. Never: runs anything else; destroys a snapshot; sends for a key that may only
+//! receive, which is told names and digests.
 
 use std::io::{BufReader, Read, Write};
 

@@ -156,7 +156,7 @@ pub enum Obstacle {
     ChildrenNotSent(String),
     /// What a receive left is not this source's.
     #[error(
-        "the target {0} is the begin of another stream than this source's: another vector sends there, or what was being sent is \
+        "the target {0} is the beginning of another stream than this source's: another vector sends there, or what was being sent is \
          gone. If nobody needs it, give it up there (zfs receive -A {0}), and all is sent"
     )]
     PartialForeign(String),
